@@ -1,0 +1,1 @@
+"""Clips: where the videos are, what ffmpeg makes of them, and what became of each."""

@@ -1,0 +1,45 @@
+"""Processes and each other: children that do not outlive their parent, and folders that one process writes to."""
+
+from __future__ import annotations
+
+import fcntl
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import connection
+from pathlib import Path
+
+from k710.errors import UsageError
+
+
+@contextmanager
+def only_writer(guard: Path, refusal: str) -> Iterator[None]:
+    """Hold the file ``guard`` against other processes on this machine; let go when this one ends, however it ends.
+
+    Raises:
+        UsageError: another process holds it; ``refusal`` says so.
+    """
+    guard.parent.mkdir(parents=True, exist_ok=True)
+    with guard.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(refusal, hint="wait for it, or give another --out") from error
+        yield
+
+
+def end_with_parent() -> None:
+    """Make this child process end when its parent does, however that ends.
+
+    Without it the children of a parent that was killed would wait for work for ever.
+    """
+    threading.Thread(target=_wait_for_the_end, daemon=True).start()
+
+
+def _wait_for_the_end() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)

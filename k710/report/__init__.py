@@ -1,0 +1,1 @@
+"""Reports: tables to JSON, Markdown and figures."""

@@ -1,0 +1,8 @@
+"""Ways to run many independent tasks: one module an executor, and the dict that names them."""
+
+from __future__ import annotations
+
+from k710.shards.executors.local import run_local
+
+EXECUTORS = {"local": run_local}
+"""Executors by name; another is one module and one line."""

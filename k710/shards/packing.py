@@ -1,0 +1,187 @@
+"""From verified clips to shards: which leaves are already as planned, where each clip's bytes are, and what to write.
+
+A clip is committed when its mp4 is in the cache or in a shard and the ledger says so. No committed clip is made twice:
+a shard that changes takes the clips that stay from the old shards, by byte range.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from k710 import atomic, schema
+from k710.clips.make import OK, ClipOutcome
+from k710.errors import FeedError
+from k710.labels import TAXONOMIES, LabelMap
+from k710.shards.plan import SHARDS_FOLDER
+from k710.shards.write import (
+    Extent,
+    Member,
+    content_digest,
+    marker_path,
+    planned_extents,
+    read_marker,
+    scan_tar,
+    shard_files,
+    write_shard,
+)
+from k710.store import Store
+
+CACHE_FOLDER = "cache"
+
+
+class Packing:
+    """The shards of one build as they are planned and as they stand on the disk."""
+
+    def __init__(self, out: Path, manifest: pa.Table, labels: LabelMap, outcomes: Mapping[str, ClipOutcome]) -> None:
+        """``outcomes`` is read when a leaf is packed, so it may grow in the meantime."""
+        self._out = out
+        self._names = {taxonomy: labels.taxonomy_names(taxonomy) for taxonomy in TAXONOMIES}
+        self._outcomes = outcomes
+        self.clips: dict[str, dict[str, Any]] = {c["key"]: c for c in manifest.drop_columns(["rows"]).to_pylist()}
+        self.leaves: dict[str, list[str]] = {}
+        for key, clip in self.clips.items():
+            self.leaves.setdefault(clip["leaf"], []).append(key)
+        self._store = Store(out)
+        self._in_shards: dict[str, tuple[str, Extent]] | None = None
+
+    def cached(self, key: str) -> Path:
+        """Where the mp4 of a clip waits to be packed."""
+        return self._out / CACHE_FOLDER / key[:2] / f"{key}.mp4"
+
+    def is_done(self, leaf: str) -> bool:
+        """Whether every clip of a leaf has an outcome and its shard holds just those that have bytes."""
+        if any(key not in self._outcomes for key in self.leaves[leaf]):
+            return False
+        members = self.members(leaf)
+        marker = read_marker(self._out / leaf)
+        if not members:
+            return not (self._out / leaf).exists()
+        return marker is not None and marker["content"] == content_digest(members)
+
+    def has_bytes(self, key: str) -> bool:
+        """Whether the mp4 of a clip is in the cache or in some shard on the disk, as it was encoded."""
+        try:
+            data = self._read_mp4(key)
+        except (KeyError, FeedError):
+            return False
+        return hashlib.sha256(data).hexdigest() == self._outcomes[key].sha256
+
+    def members(self, leaf: str) -> list[Member]:
+        """The clips of a leaf that have bytes, in order of key."""
+        return [self._member(key) for key in sorted(self.leaves[leaf]) if self._outcomes[key].status == OK]
+
+    def rescue(self, leaves: Iterable[str]) -> None:
+        """Copy to the cache each clip that would lose its bytes when these leaves are written anew."""
+        for leaf in leaves:
+            for key, extent in scan_tar(self._out / leaf) if (self._out / leaf).exists() else ():
+                if key in self.clips and self.clips[key]["leaf"] != leaf and not self.cached(key).exists():
+                    atomic.write_bytes(self.cached(key), self._store.read_range(leaf, extent.offset, extent.size_bytes))
+
+    def pack(self, leaf: str, plan_digest: str, *, keep_clips: bool) -> None:
+        """Write the shard of a leaf and drop its cache entries; a leaf without bytes has no shard."""
+        members = self.members(leaf)
+        path = self._out / leaf
+        if members:
+            write_shard(path, members, self._read_mp4, {"plan": plan_digest})
+        else:
+            marker_path(path).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+        if not keep_clips:
+            for member in members:
+                self.cached(member.key).unlink(missing_ok=True)
+
+    def restamp(self, plan_digest: str) -> None:
+        """Make the markers of shards that a new plan left as they were name that plan."""
+        for path in (self._out / leaf for leaf in self.leaves):
+            marker = read_marker(path)
+            if marker is not None and marker.get("plan") != plan_digest:
+                atomic.write_json(marker_path(path), marker | {"plan": plan_digest})
+
+    def sweep(self, *, keep_clips: bool) -> int:
+        """Remove shards that are no longer planned, the cache and what killed writes left; returns how many shards."""
+        for pattern in (".*.partial", "views/.*.partial", f"{SHARDS_FOLDER}/*/.*.partial"):
+            for partial in list(self._out.glob(pattern)):
+                partial.unlink()
+        stale = [p for p in shard_files(self._out / SHARDS_FOLDER) if str(p.relative_to(self._out)) not in self.leaves]
+        for path in stale:
+            marker_path(path).unlink(missing_ok=True)
+            path.unlink()
+        for folder in {p.parent for p in stale}:
+            if not any(folder.iterdir()):
+                folder.rmdir()
+        if not keep_clips:
+            shutil.rmtree(self._out / CACHE_FOLDER, ignore_errors=True)
+        return len(stale)
+
+    def index(self) -> pa.Table:
+        """One row per planned clip: where its bytes are, or why it has none."""
+        extents = {leaf: planned_extents(self.members(leaf)) for leaf in self.leaves}
+        rows = [self._index_row(key, clip, extents[clip["leaf"]]) for key, clip in self.clips.items()]
+        return pa.Table.from_pylist(rows, schema=schema.SHARDS)
+
+    def _index_row(
+        self, key: str, clip: Mapping[str, Any], extents: Mapping[tuple[str, str], Extent]
+    ) -> dict[str, Any]:
+        outcome = self._outcomes[key]
+        row = {**clip, "status": outcome.status, "notes": list(outcome.notes)}
+        if outcome.status != OK:
+            return row
+        for suffix in ("mp4", "json", "cls"):
+            if (key, suffix) in extents:
+                row[f"{suffix}_offset"] = extents[key, suffix].offset
+                row[f"{suffix}_size_bytes"] = extents[key, suffix].size_bytes
+        facts = ("frames", "fps", "width_px", "height_px", "codec", "sha256")
+        return row | {"shard": clip["leaf"]} | {name: getattr(outcome, name) for name in facts}
+
+    def _member(self, key: str) -> Member:
+        clip, outcome = self.clips[key], self._outcomes[key]
+        labels: dict[str, Any] = {} if clip["class"] is None else {"k710": clip["class"]}
+        for taxonomy in TAXONOMIES:
+            index = clip[f"{taxonomy}_class"]
+            if index is not None:
+                labels[taxonomy] = {"index": index, "name": self._names[taxonomy][index]}
+        facts: dict[str, Any] = {
+            "id": clip["id"],
+            "segment": {"start_s": clip["start_s"], "end_s": clip["end_s"]},
+            "labels": labels,
+            "source": {"kind": "local", "file": outcome.source},
+            "notes": list(outcome.notes),
+        }
+        if len(clip["classes"]) > 1:
+            facts["classes"] = clip["classes"]
+        return Member(
+            key=key, facts=facts, canonical=clip["class"], sha256=outcome.sha256, size_bytes=outcome.size_bytes
+        )
+
+    def _read_mp4(self, key: str) -> bytes:
+        cached = self.cached(key)
+        if cached.exists():
+            return cached.read_bytes()
+        shard, extent = self._shard_contents()[key]
+        return self._store.read_range(shard, extent.offset, extent.size_bytes)
+
+    def _shard_contents(self) -> dict[str, tuple[str, Extent]]:
+        # Walked once, and only when something is to be packed anew: a finished build needs none of it.
+        if self._in_shards is None:
+            self._in_shards = {
+                key: (os.path.relpath(path, self._out), extent)
+                for path in shard_files(self._out / SHARDS_FOLDER)
+                for key, extent in scan_tar(path)
+            }
+        return self._in_shards
+
+
+def leaves_of(packing: Packing, keys: Sequence[str]) -> dict[str, int]:
+    """How many of ``keys`` each leaf waits for."""
+    waiting: dict[str, int] = {}
+    for key in keys:
+        leaf = packing.clips[key]["leaf"]
+        waiting[leaf] = waiting.get(leaf, 0) + 1
+    return waiting

@@ -1,0 +1,198 @@
+"""Laws of the lists: every row is accounted for, and the order of rows and files decides nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from k710.config import load_releases
+from k710.labels import load_labels
+from k710.lists.catalog import build_catalog
+from k710.lists.clips import plan_clips, view_digest
+from k710.lists.manifest import digest, excluded_table, lock_document, parquet_bytes, view_document
+from k710.lists.views import Policy, build_views, choose_views
+from k710.report.audit import audit_document
+
+LISTS = (
+    "k400:train",
+    "k400:val",
+    "k600:train",
+    "k600:val",
+    "k600:test",
+    "k600:holdout",
+    "k700:train",
+    "k700:test",
+    "k700-2020:train",
+)
+NAMES = ("abseiling", "zumba", "yoga")
+
+
+@st.composite
+def catalogs(draw: Any) -> list[tuple[Any, ...]]:
+    """Rows on few videos, segments and names, so that every kind of clash is frequent."""
+    row = st.tuples(
+        st.sampled_from(LISTS),
+        st.sampled_from(["aaaaaaaaaaa", "AAAAAAAAAAA", "-aaaaaaaaaa", "_aaaaaaaaaa"]),
+        st.sampled_from([0, 3, 5.5]),
+        st.sampled_from(NAMES),
+    )
+    rows = draw(st.lists(row, min_size=1, max_size=25))
+    # The real holdout list has no labels.
+    return [(r[0], r[1], r[2], None) if r[0] in ("k600:holdout", "k700:test") else r for r in rows]
+
+
+policies = st.builds(
+    Policy,
+    protect=st.sampled_from([(), ("val",), ("test",), ("val", "test")]),
+    leaks=st.sampled_from(["drop-train", "drop-eval", "report"]),
+)
+
+
+def possible_views(rows: list[tuple[Any, ...]]) -> list[str]:
+    names = {r[0] for r in rows}
+    merged = {f"k710-{n.split(':')[1].replace('holdout', 'test')}" for n in names}
+    return sorted({n.replace(":", "-") for n in names} | merged)
+
+
+def named_row(row: Any) -> tuple[Any, ...]:
+    return (row.release, row.split, row.id, row.start_s, row.end_s, row.label if isinstance(row.label, str) else None)
+
+
+def source_of(view: str, rows: list[tuple[Any, ...]]) -> Counter[tuple[Any, ...]]:
+    release, split = view.rsplit("-", 1)
+    splits = ("test", "holdout") if view == "k710-test" else (split,)
+    found: Counter[tuple[Any, ...]] = Counter()
+    for name, video, start_s, label in rows:
+        own, of = name.split(":")
+        if of in splits and release in ("k710", own):
+            found[own, of, video, float(start_s), float(start_s + 10), label] += 1
+    return found
+
+
+@given(rows=catalogs(), policy=policies)
+@settings(max_examples=25, deadline=None)
+def test_every_row_of_every_view_is_in_it_or_excluded_once(plan: Any, rows: Any, policy: Policy) -> None:
+    planned = plan(rows, *possible_views(rows), policy=policy)
+    for name, view in planned.views.items():
+        accounted = Counter(map(named_row, view.members.itertuples())) + Counter(
+            map(named_row, view.excluded.itertuples())
+        )
+        assert accounted == source_of(name, rows)
+        assert not view.members["key"].duplicated().any()
+        if name.startswith("k710-"):
+            assert not view.members["id"].duplicated().any()
+
+
+@given(rows=catalogs(), policy=policies)
+@settings(max_examples=15, deadline=None)
+def test_protected_videos_are_in_no_training_view_and_no_others_are_lost(plan: Any, rows: Any, policy: Policy) -> None:
+    planned = plan(rows, *possible_views(rows), policy=policy)
+    if "k710-train" not in planned.views:
+        return
+    splits = policy.protected_splits if policy.leaks == "drop-train" else ()
+    away = {r[1] for r in rows if r[0].split(":")[1] in splits}
+    expected = {r[1] for r in rows if r[0].endswith(":train")} - away
+    assert set(planned.views["k710-train"].members["id"]) == expected
+
+
+def documents(lists: list[Any], words: list[str], policy: Policy) -> dict[str, Any]:
+    """All that a build writes about its lists."""
+    labels = load_labels()
+    catalog = build_catalog(lists)
+    named = [(i.file.release.name, i.file.split) for i in lists]
+    releases = [r for r in load_releases().values() if r.name in {name for name, _ in named}]
+    views = build_views(catalog, choose_views(words, releases, named), policy)
+    manifest = plan_clips(catalog, views, labels, 2)
+    described = [view_document(v, manifest, labels.digest, {}) for v in views]
+    lock = lock_document(
+        config={"clips_per_shard": 2, "encode": {}},
+        releases=releases,
+        lists=sorted(lists, key=lambda i: i.file.name),
+        policy=policy,
+        views=described,
+        manifest_digest=digest(parquet_bytes(manifest)),
+        left_out_digest="",
+        class_table=labels.digest,
+    )
+    return {
+        "lock": lock,
+        "views": described,
+        "excluded": excluded_table(views).to_csv(),
+        "audit": audit_document(catalog, views, policy, []),
+    }
+
+
+@given(rows=catalogs(), policy=policies, seed=st.integers(0, 9))
+@settings(max_examples=15, deadline=None)
+def test_the_order_of_rows_and_files_changes_nothing(lists_of: Any, rows: Any, policy: Policy, seed: int) -> None:
+    shuffled = random.Random(seed).sample(rows, len(rows))
+    words = possible_views(rows)
+    assert documents(lists_of(shuffled), words, policy) == documents(lists_of(rows), words, policy)
+
+
+@given(rows=catalogs())
+@settings(max_examples=15, deadline=None)
+def test_every_clip_of_every_view_is_planned_once_with_its_class_in_that_view(lists_of: Any, rows: Any) -> None:
+    catalog = build_catalog(lists_of(rows))
+    named = sorted({tuple(r[0].split(":")) for r in rows})
+    releases = [r for r in load_releases().values() if r.name in {name for name, _ in named}]
+    views = build_views(catalog, choose_views(possible_views(rows), releases, named), Policy())
+    clips = plan_clips(catalog, views, load_labels(), 3).to_pylist()
+    assert len({c["key"] for c in clips}) == len(clips)
+    planned = {(v, c["key"], k) for c in clips for v, k in zip(c["views"], c["view_classes"], strict=True)}
+    assert planned == {(v.spec.name, m.key, m.canonical) for v in views for m in v.members.itertuples()}
+    for clip in clips:
+        merged = {
+            k for v, k in zip(clip["views"], clip["view_classes"], strict=True) if v.startswith("k710-") and k >= 0
+        }
+        candidates = merged or set(clip["classes"])
+        assert clip["class"] == (candidates.pop() if len(candidates) == 1 else None)
+
+
+def test_the_digest_of_a_view_is_over_its_sorted_keys_and_classes(plan: Any) -> None:
+    planned = plan([("k400:train", "bbbbbbbbbbb", 3, "zumba"), ("k400:train", "aaaaaaaaaaa", 3, "abseiling")])
+    lines = "aaaaaaaaaaa_000003_000013\t0\nbbbbbbbbbbb_000003_000013\t399\n"
+    assert load_labels().canonical("k400", "zumba") == 399
+    assert view_digest(planned.views["k710-train"]) == hashlib.sha256(lines.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([("k400:train", "aaaaaaaaaaa", 3, "abseiling")], 0),
+        ([("k600:holdout", "aaaaaaaaaaa", 3, None)], None),
+        ([("k400:val", "aaaaaaaaaaa", 3, "baby waking up"), ("k600:val", "aaaaaaaaaaa", 3, "waking up")], "waking up"),
+    ],
+)
+def test_the_class_of_a_clip(lists_of: Any, rows: Any, expected: Any) -> None:
+    labels = load_labels()
+    catalog = build_catalog(lists_of(rows))
+    named = sorted({tuple(r[0].split(":")) for r in rows})
+    releases = [r for r in load_releases().values() if r.name in {name for name, _ in named}]
+    views = build_views(catalog, choose_views(possible_views(rows), releases, named), Policy())
+    (clip,) = plan_clips(catalog, views, labels, 3).to_pylist()
+    assert clip["class"] == (labels.canonical("k600", expected) if isinstance(expected, str) else expected)
+
+
+def test_a_clip_that_two_merged_views_class_differently_has_no_single_class(lists_of: Any) -> None:
+    rows = [("k400:train", "aaaaaaaaaaa", 3, "abseiling"), ("k600:val", "aaaaaaaaaaa", 3, "waking up")]
+    catalog = build_catalog(lists_of(rows))
+    releases = [load_releases()["k400"], load_releases()["k600"]]
+    specs = choose_views(["default"], releases, [("k400", "train"), ("k600", "val")])
+    views = build_views(catalog, specs, Policy(leaks="report"))
+    (clip,) = plan_clips(catalog, views, load_labels(), 3).to_pylist()
+    assert clip["class"] is None
+    assert len(clip["classes"]) == 2
+
+
+def test_the_keys_of_a_catalog_are_in_the_order_of_its_rows(lists_of: Any) -> None:
+    catalog = build_catalog(lists_of([("k400:train", "aaaaaaaaaaa", 0), ("k400:train", "aaaaaaaaaaa", 1.5)]))
+    assert isinstance(catalog, pd.DataFrame)
+    assert catalog["key"].tolist() == ["aaaaaaaaaaa_000000_000010", "aaaaaaaaaaa_000001500_000011500"]
