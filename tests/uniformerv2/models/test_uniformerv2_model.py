@@ -1,0 +1,151 @@
+"""What the model takes, refuses and computes, without reference data."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from uniformerv2 import UniFormerV2, UniFormerV2Config
+from uniformerv2.models.blocks import PatchEmbedding, SingleQueryAttention, SpatialAttention, TemporalConv
+
+TINY = UniFormerV2Config(
+    image_size=32, patch_size=16, width=32, layers=3, heads=2, num_frames=4, num_classes=5, global_layers=(1, 2)
+)
+LOCAL = dataclasses.replace(
+    TINY, local_blocks=2, temporal_downsample=True, drop_path_backbone=0.2, drop_path_global=0.4
+)
+
+
+def test_logits_have_a_row_per_clip() -> None:
+    assert UniFormerV2(TINY)(clips(TINY, 3)).shape == (3, 5)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 32, 32), (2, 3, 4, 32, 48), (2, 1, 4, 32, 32), (3, 4, 32, 32)])
+def test_a_clip_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected clips of shape \[B, 3, 4, 32, 32\], got"):
+        UniFormerV2(TINY)(torch.zeros(shape))
+
+
+def test_any_grid_and_an_odd_number_of_frames_work() -> None:
+    config = dataclasses.replace(TINY, image_size=(32, 64), num_frames=3)
+    assert UniFormerV2(config)(clips(config, 2)).shape == (2, 5)
+
+
+def test_frames_do_not_change_the_parameters() -> None:
+    model = UniFormerV2(TINY)
+    longer = UniFormerV2(dataclasses.replace(TINY, num_frames=9))
+    assert longer.load_official(model.state_dict()).fresh == ()
+
+
+def test_global_layers_may_be_few_or_none() -> None:
+    for layers in ((), (0,), (0, 2)):
+        config = dataclasses.replace(TINY, global_layers=layers)
+        assert UniFormerV2(config)(clips(config, 2)).shape == (2, 5)
+
+
+def test_clips_of_a_batch_do_not_see_each_other() -> None:
+    model = randomised(UniFormerV2(LOCAL)).eval()
+    batch = clips(LOCAL, 3)
+    alone = torch.cat([model(clip[None]) for clip in batch])
+    torch.testing.assert_close(model(batch), alone, rtol=0, atol=1e-5)
+
+
+def test_order_of_frames_matters_to_global_blocks_only() -> None:
+    batch = clips(TINY, 2)
+    with_global = randomised(UniFormerV2(TINY)).eval()
+    assert (with_global(batch) - with_global(batch.flip(2))).abs().max() > 1e-3
+    without = randomised(UniFormerV2(dataclasses.replace(TINY, global_layers=()))).eval()
+    torch.testing.assert_close(without(batch), without(batch.flip(2)), rtol=0, atol=1e-5)
+
+
+def test_new_blocks_start_as_identities() -> None:
+    local, plain = UniFormerV2(LOCAL).eval(), UniFormerV2(dataclasses.replace(LOCAL, local_blocks=0, global_layers=()))
+    state = local.state_dict()
+    plain.load_state_dict({key: state[key] for key in plain.state_dict()})
+    batch = clips(LOCAL, 2)
+    torch.testing.assert_close(local(batch), plain.eval()(batch), rtol=0, atol=1e-6)
+
+
+def test_a_frozen_backbone_gets_no_gradient_and_records_nothing() -> None:
+    model = randomised(UniFormerV2(dataclasses.replace(TINY, frozen_backbone=True)))
+    outputs: list[Tensor] = []
+    model.transformer.resblocks[-1].register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    model(clips(TINY, 2).requires_grad_()).sum().backward()
+    assert not outputs[0].requires_grad
+    assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
+    assert "transformer.balance" not in model.state_dict()
+
+
+def test_recomputed_layers_change_no_number() -> None:
+    model = randomised(UniFormerV2(LOCAL)).train()
+    recomputed = copy.deepcopy(model)
+    recomputed.recompute_layers(2)
+    for each in (model, recomputed):
+        each.randomness.begin(1, 2, torch.tensor([5, 9]), torch.zeros(2, dtype=torch.int64))
+        each(clips(LOCAL, 2)).square().sum().backward()
+    for (name, a), b in zip(model.named_parameters(), recomputed.parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad), name  # type: ignore[arg-type]
+    for (name, a), b in zip(model.named_buffers(), recomputed.buffers(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_half_precision_stays_close() -> None:
+    model = randomised(UniFormerV2(LOCAL)).eval()
+    batch = clips(LOCAL, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = model(batch)
+    assert (half.float() - model(batch)).abs().max() < 0.2
+
+
+def test_a_copied_model_keeps_one_source_of_randomness_of_its_own() -> None:
+    model = UniFormerV2(LOCAL)
+    copied = copy.deepcopy(model)
+    assert copied.randomness is not model.randomness
+    sources = {id(m.randomness) for m in copied.transformer.modules() if hasattr(m, "randomness")}
+    assert sources == {id(copied.randomness)}
+
+
+@pytest.mark.parametrize("downsample", [False, True])
+def test_patch_embedding_is_a_convolution(downsample: bool) -> None:
+    embed, clip = PatchEmbedding(8, 4, downsample), torch.randn(2, 3, 6, 8, 12)
+    stride, padding = ((2, 4, 4), (1, 0, 0)) if downsample else ((1, 4, 4), (0, 0, 0))
+    expected = nn.functional.conv3d(clip, embed.weight, stride=stride, padding=padding)
+    torch.testing.assert_close(embed(clip), expected.permute(0, 2, 3, 4, 1))
+
+
+def test_temporal_convolution_is_a_convolution() -> None:
+    conv, x_BTSC = TemporalConv(6), torch.randn(2, 5, 3, 6)
+    x_BCTS1 = x_BTSC.permute(0, 3, 1, 2)[..., None]
+    expected = nn.functional.conv3d(x_BCTS1, conv.weight, conv.bias, padding=(1, 0, 0), groups=6)
+    torch.testing.assert_close(conv(x_BTSC), expected[..., 0].permute(0, 2, 3, 1))
+
+
+def test_attention_is_multi_head_attention() -> None:
+    reference = nn.MultiheadAttention(32, 2, batch_first=True)
+    nn.init.normal_(reference.in_proj_bias)
+    spatial, single = SpatialAttention(32, 2), SingleQueryAttention(32, 2)
+    for attention in (spatial, single):
+        attention.load_state_dict(reference.state_dict())
+    x_BTLC, query_BC = torch.randn(2, 3, 5, 32), torch.randn(2, 32)
+    frames, tokens_BMC = x_BTLC.flatten(0, 1), x_BTLC.flatten(1, 2)
+    torch.testing.assert_close(spatial(x_BTLC).flatten(0, 1), reference(frames, frames, frames)[0])
+    expected_BC = reference(query_BC[:, None], tokens_BMC, tokens_BMC)[0][:, 0]
+    torch.testing.assert_close(single(query_BC, tokens_BMC), expected_BC)
+
+
+def clips(config: UniFormerV2Config, count: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(count, 3, config.num_frames, *config.frame_size, generator=generator)
+
+
+def randomised(model: UniFormerV2) -> UniFormerV2:
+    """Fresh blocks are identities and would hide mistakes: every parameter gets a value of its own."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model

@@ -1,0 +1,163 @@
+"""Fine-tuning: the classifier by name, the right data, the lineage carried."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from small_build import clips_of_build, write_build
+
+from k710.errors import AnswerIsNo, CheckpointError, UsageError
+from k710.labels import load_labels
+from uniformerv2.finetune import FinetuneConfig, finetune
+from uniformerv2.pretrain import PretrainConfig, pretrain
+
+HEAD = ("transformer.proj.2.weight", "transformer.proj.2.bias")
+IN_PROCESS = ("data.workers=0", "data.global_batch=4", "data.micro_batch=4")
+
+
+@pytest.fixture
+def base(build: Path, recipe: str, tmp_path: Path) -> Path:
+    """A K710 model with random weights, as a run."""
+    config = PretrainConfig(recipe=recipe, data=str(build), out=tmp_path / "base", overrides=("optim.epochs=1",))
+    pretrain(config)
+    return config.out
+
+
+@pytest.fixture
+def config(build: Path, base: Path, tmp_path: Path) -> FinetuneConfig:
+    return FinetuneConfig(
+        target="k400", source=base, data=str(build), out=tmp_path / "tuned", epochs=1, overrides=IN_PROCESS
+    )
+
+
+@pytest.mark.parametrize("target", ["k400", "k600", "k700"])
+def test_zero_epochs_write_the_rows_of_the_target_bit_for_bit(config: FinetuneConfig, target: str) -> None:
+    summary = finetune(replace(config, target=target, epochs=0))
+    before, after = load_file(config.source / "model.safetensors"), load_file(summary.model)
+    rows = load_labels().rows_for(target)
+    for key in HEAD:
+        assert torch.equal(after[key], before[key][rows])
+    assert all(torch.equal(after[k], before[k]) for k in before if k not in HEAD)
+    assert summary.view is None
+    assert summary.lineage == "seen: k710-train (13 videos); not checked: k700:train"
+
+
+def test_zero_epochs_need_no_build(config: FinetuneConfig, tmp_path: Path) -> None:
+    summary = finetune(replace(config, epochs=0, data=str(tmp_path / "no-build")))
+    assert summary.model.is_file()
+    assert not summary.leaks_checked
+    assert finetune(replace(config, epochs=0, data=str(tmp_path / "no-build"))).already_done
+
+
+def test_training_uses_the_targets_own_view_and_adds_it_to_the_lineage(config: FinetuneConfig) -> None:
+    summary = finetune(config)
+    assert summary.view == "k400-train"
+    assert (summary.leaks_checked, summary.not_checked) == (True, ("k700:train",))
+    assert summary.lineage == "seen: k400-train (13 videos), k710-train (13 videos); not checked: k700:train"
+    settings = json.loads((summary.out / "config.json").read_text())["settings"]
+    assert settings["recipe"]["model"]["num_classes"] == 400
+    assert settings["recipe"]["data"]["view"] == "k400-train"
+    assert settings["recipe"]["model"]["width"] == 16
+
+
+def test_a_target_without_a_train_view_asks_for_one(config: FinetuneConfig) -> None:
+    with pytest.raises(UsageError, match="no train view of k700") as caught:
+        finetune(replace(config, target="k700"))
+    assert "--train-view" in caught.value.hint
+    assert "k400-train" in caught.value.hint
+
+
+def test_two_releases_of_one_taxonomy_need_the_view_named(
+    config: FinetuneConfig, tmp_path: Path, drawn: list[bytes]
+) -> None:
+    clips = [
+        replace(c, views={n.replace("k400-train", "k400b-train"): k for n, k in c.views.items()}) if i % 2 else c
+        for i, c in enumerate(clips_of_build())
+    ]
+    root = write_build(tmp_path / "two", clips, drawn)
+    lock = json.loads((root / "k710.lock.json").read_text())
+    lock["releases"]["k400b"] = "k400"
+    (root / "k710.lock.json").write_text(json.dumps(lock))
+    with pytest.raises(UsageError, match="2 train views of k400: k400-train, k400b-train"):
+        finetune(replace(config, data=str(root)))
+    assert finetune(replace(config, data=str(root), train_view="k400b-train")).view == "k400b-train"
+
+
+def test_a_lineage_that_saw_the_targets_val_list_is_a_leak(
+    config: FinetuneConfig, tmp_path: Path, drawn: list[bytes]
+) -> None:
+    clips = clips_of_build()
+    clips.append(replace(clips[0], id="train000099", views={"k400-val": 0}))
+    clips.append(replace(clips[0], id="extra000000", views={"k400-train": 1}))
+    # What the base model was trained on is now in the val list of this build.
+    moved = [replace(c, views={"k400-val": 0}) if c.id == "train000003" else c for c in clips]
+    leaky = replace(config, data=str(write_build(tmp_path / "moved", moved, drawn)))
+    with pytest.raises(AnswerIsNo, match="leak into k400: k710-train has 1 videos of k400:val"):
+        finetune(leaky)
+    assert finetune(replace(leaky, allow_leaks=True)).leaks_allowed
+
+
+def test_a_bare_state_dict_needs_its_class_order_named(config: FinetuneConfig, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.safetensors"
+    state = load_file(config.source / "model.safetensors")
+    save_file(state, bare)
+    model = json.loads((config.source / "config.json").read_text())["settings"]["recipe"]["model"]
+    shape = tuple(f"model.{k}={json.dumps(v)}" for k, v in model.items() if k != "num_classes")
+    start = replace(config, source=bare, epochs=0, recipe="tiny_cpu_finetune", overrides=shape)
+    with pytest.raises(CheckpointError, match="does not say which class"):
+        finetune(start)
+    named = finetune(replace(start, overrides=(*shape, "head.class_order=uniformerv2")))
+    assert named.lineage.startswith("lineage unknown")
+    canonical = finetune(replace(start, out=tmp_path / "c", overrides=(*shape, "head.class_order=canonical")))
+    assert torch.equal(load_file(canonical.model)[HEAD[0]], state[HEAD[0]][load_labels().rows_for("k400")])
+    assert not torch.equal(load_file(canonical.model)[HEAD[0]], load_file(named.model)[HEAD[0]])
+
+
+def test_a_random_head_is_asked_for(config: FinetuneConfig) -> None:
+    summary = finetune(replace(config, epochs=0, overrides=("head.init=random",)))
+    before, after = load_file(config.source / "model.safetensors"), load_file(summary.model)
+    assert after[HEAD[0]].shape == (400, 16)
+    assert not torch.equal(after[HEAD[0]], before[HEAD[0]][load_labels().rows_for("k400")])
+    assert torch.equal(after["class_embedding"], before["class_embedding"])
+
+
+def test_a_random_head_is_not_the_one_that_pretraining_began_with(
+    config: FinetuneConfig, recipe: str, build: Path, tmp_path: Path
+) -> None:
+    """Features trained against those rows would still fit them, and the head would score far above chance."""
+    untrained = tmp_path / "untrained"
+    settings = ("seed=5", "optim.epochs=0", "optim.warmup_epochs=0")
+    pretrain(PretrainConfig(recipe=recipe, data=str(build), out=untrained, overrides=settings))
+    first = load_file(untrained / "model.safetensors")[HEAD[0]][:400]
+    random = load_file(finetune(replace(config, epochs=0, overrides=("seed=5", "head.init=random"))).model)[HEAD[0]]
+    matching = (first - random).abs().amax(dim=1) < 1e-6
+    assert not matching.any()
+
+
+def test_an_unfinished_run_is_no_start_but_its_checkpoint_is(config: FinetuneConfig) -> None:
+    (config.source / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="has not finished"):
+        finetune(config)
+    assert finetune(replace(config, source=config.source / "checkpoint.pt", epochs=0)).lineage.startswith("seen: k710")
+
+
+def test_a_checkpoint_that_names_no_recipe_asks_for_one(config: FinetuneConfig, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.safetensors"
+    save_file(load_file(config.source / "model.safetensors"), bare)
+    with pytest.raises(UsageError, match="names no recipe"):
+        finetune(replace(config, source=bare))
+
+
+def test_a_missing_start_is_a_checkpoint_error(config: FinetuneConfig, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such run or checkpoint"):
+        finetune(replace(config, source=tmp_path / "nowhere"))
+
+
+def test_the_number_of_classes_is_the_targets_to_say(config: FinetuneConfig) -> None:
+    with pytest.raises(UsageError, match="has the 400 classes of k400"):
+        finetune(replace(config, overrides=(*config.overrides, "model.num_classes=12")))

@@ -1,0 +1,202 @@
+"""The settings of a training run, and the recipes that fill them: default < recipe file < ``--set a.b=value``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from k710.config import from_mapping, read_toml, with_overrides
+from k710.errors import UsageError
+from uniformerv2.data.augment import AugmentConfig
+from uniformerv2.models.uniformerv2 import UniFormerV2Config
+
+RECIPES = Path(__file__).resolve().parent / "recipes"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """What is fed, and in which portions."""
+
+    view: str = "k710-train"
+    """View to train on; fine-tuning takes the target's own unless ``--train-view`` names one."""
+    global_batch: int = 256
+    """Clips of one optimiser step, over all processes. With another one, change the learning rate too."""
+    micro_batch: int = 32
+    """Clips of one forward pass; what memory allows."""
+    repeats: int = 1
+    """Augmentations of each decoded clip; the effective batch is this many times larger."""
+    window: int = -1
+    """Blocks of 1,000 clips shuffled together; 0: the whole view; -1: 0 on a local disk, 64 on an object store."""
+    workers: int = 8
+    """Decoding processes per rank; 0: decode in the training process."""
+    max_hole_fraction: float = 0.05
+    """Share of an epoch's clips that may fail at read time before the run stops."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "global_batch", "micro_batch", "repeats")
+        _at_least(self, 0, "workers")
+        _at_least(self, -1, "window")
+        if not 0 <= self.max_hole_fraction <= 1:
+            raise ValueError(f"max_hole_fraction must be between 0 and 1, got {self.max_hole_fraction}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimConfig:
+    """AdamW and its schedule; defaults are what all published runs share."""
+
+    epochs: int = 55
+    """Passes over the view; 0 writes the initial weights."""
+    base_lr: float = 1e-5
+    """Learning rate after warm-up; it is not scaled with the batch."""
+    warmup_epochs: float = 5.0
+    """Epochs of linear warm-up."""
+    warmup_start_lr: float = 1e-6
+    """Learning rate at the first step of the warm-up."""
+    end_lr: float = 1e-6
+    """Learning rate at the end of the cosine."""
+    weight_decay: float = 0.05
+    """On parameters with two or more dimensions; none on norms, biases and other vectors."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the running gradient and of its square."""
+    eps: float = 1e-8
+    """Added to the root of the running square."""
+    clip_norm: float = 20.0
+    """Largest norm of the whole gradient."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "epochs", "warmup_epochs", "weight_decay", "base_lr", "warmup_start_lr", "end_lr")
+        if self.epochs and self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs must be below epochs {self.epochs}, got {self.warmup_epochs}")
+        for name in ("clip_norm", "eps"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be in [0, 1), got {self.betas}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadConfig:
+    """Where the classifier's rows come from."""
+
+    init: Literal["by_name", "random"] = "by_name"
+    """``by_name`` gathers the row of each class from the checkpoint; ``random`` starts a new classifier."""
+    class_order: str = ""
+    """Rows of a checkpoint without a class table: ``canonical``, ``uniformerv2``, or a CSV with a ``name`` column."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RuntimeConfig:
+    """The machine; all but ``precision`` may differ when a run goes on: only the last digits can depend on them."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """``auto`` takes CUDA when there is one."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """``bf16`` runs the forward pass under autocast; weights, gradients and optimiser stay fp32."""
+    threads: int = 0
+    """Torch threads of each training process; 0 leaves torch's choice. On a CPU shared with workers 1 is fastest."""
+    recompute_layers: int = 0
+    """Backbone layers whose activations are computed again in the backward pass, to save memory."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints; one is written at each epoch's end too."""
+    log_every: int = 10
+    """Steps between lines of ``log.jsonl``."""
+    restart_epoch: bool = False
+    """Go on at the next epoch when the data or the global batch differ from the checkpoint's."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "threads", "recompute_layers")
+        _at_least(self, 1, "checkpoint_every", "log_every")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """One training run, whole: everything but paths and policies."""
+
+    about: str
+    """One line: what this trains, and where its values are from."""
+    model: UniFormerV2Config
+    """The model; fine-tuning takes what a recipe leaves out from the checkpoint."""
+    finetune_recipe: str = ""
+    """Recipe that fine-tuning takes for a model trained with this one, when none is named."""
+    seed: int = 6666
+    """Of initial weights, order, augmentation and dropout."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """The feed."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Training-time changes to pictures."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimiser and schedule."""
+    head: HeadConfig = field(default_factory=HeadConfig)
+    """The classifier."""
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    """The machine."""
+
+    def __post_init__(self) -> None:
+        height, width = self.model.frame_size
+        if height != width:
+            raise ValueError(f"training takes square frames, got model.image_size {self.model.image_size}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be between 0 and 2**63 - 1, got {self.seed}")
+
+    @property
+    def size_px(self) -> int:
+        """Side of the crop that the model takes."""
+        return self.model.frame_size[0]
+
+
+def recipe_names() -> list[str]:
+    """The packaged recipes, in order of name."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """The values of a packaged recipe by name, or of a file by a path that ends in ``.toml``.
+
+    Raises:
+        UsageError: there is none of this name, or the file cannot be read.
+    """
+    if name.endswith(".toml"):
+        if not Path(name).exists():
+            known = ", ".join(recipe_names())
+            raise UsageError(f"{name}: no such recipe file", hint=f"give the path of a .toml file, or one of {known}")
+        try:
+            return read_toml(Path(name))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{name}: cannot be read as a recipe: {error}") from error
+    if name not in recipe_names():
+        raise UsageError(f"unknown recipe {name!r}", hint=f"known: {', '.join(recipe_names())}; or give a .toml file")
+    return read_toml(RECIPES / f"{name}.toml")
+
+
+def resolve_recipe(
+    values: Mapping[str, Any], overrides: Sequence[str], *, model: Mapping[str, Any] | None = None, where: str
+) -> Recipe:
+    """The recipe of ``values`` with ``--set`` applied; ``model`` fills what its model table leaves out."""
+    merged = with_overrides(dict(values), overrides)
+    table = merged.get("model", {})
+    if not isinstance(table, Mapping):
+        raise UsageError(f"{where}.model: expected a group of settings, got {table!r}")
+    merged["model"] = {**(model or {}), **table}
+    require_finite(merged, where)
+    return from_mapping(Recipe, merged, where=where)
+
+
+def require_finite(value: Any, where: str) -> None:
+    """Raise a ``UsageError`` that names the first setting in ``value`` that is ``nan`` or infinite."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            require_finite(inner, f"{where}.{name}")
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            require_finite(inner, where)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{where} must be a finite number, got {value}")
+
+
+def _at_least(config: object, smallest: int, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < smallest:
+            raise ValueError(f"{name} must be at least {smallest}, got {getattr(config, name)}")

@@ -1,0 +1,154 @@
+"""Fine-tune a K710 model to one release: ``k710 finetune``."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from k710.errors import FeedError, UsageError
+from k710.labels import TAXONOMIES, load_labels
+from k710.shards.index import LOCK_FILE, ShardIndex
+from k710.store import Store
+from uniformerv2.config import Recipe, read_recipe, resolve_recipe
+from uniformerv2.training.distributed import Ranks, on_ranks
+from uniformerv2.training.metrics import OnProgress, silent
+from uniformerv2.training.session import run
+from uniformerv2.training.source import read_settings, read_source, start_model
+from uniformerv2.training.task import RunSummary, Task
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinetuneConfig:
+    """One ``k710 finetune``: paths and policies; everything else is in the recipe."""
+
+    target: str
+    """Taxonomy of the new classifier: ``k400``, ``k600`` or ``k700``."""
+    source: Path = Path("runs/pretrain")
+    """Run folder or weights file to start from."""
+    data: str = "./k710-data"
+    """Build to train on: a folder or an fsspec URL."""
+    out: Path | None = None
+    """Run folder; None: ``runs/finetune-{target}``."""
+    recipe: str | None = None
+    """Packaged recipe or ``.toml`` path; None: the one that the checkpoint's recipe names."""
+    epochs: int | None = None
+    """Epochs, instead of the recipe's; 0 writes the model with the target's classifier at once."""
+    train_view: str | None = None
+    """View to train on; None: the train view of the only release with the target's taxonomy."""
+    resume: bool = False
+    """The run must exist."""
+    fresh: bool = False
+    """The folder must be empty."""
+    allow_leaks: bool = False
+    """Go on when held-out videos of the target have been, or will be, seen."""
+    devices: int = 1
+    """Processes on this machine, one device each; torchrun sets its own number."""
+    overrides: tuple[str, ...] = ()
+    """``a.b=value`` changes to the recipe."""
+
+    def __post_init__(self) -> None:
+        if self.target not in TAXONOMIES:
+            raise UsageError(f"--target must be one of {', '.join(TAXONOMIES)}, got {self.target!r}")
+        if self.devices < 1:
+            raise UsageError(f"--devices must be at least 1, got {self.devices}")
+        if self.epochs is not None and self.epochs < 0:
+            raise UsageError(f"--epochs must be at least 0, got {self.epochs}")
+
+    @property
+    def folder(self) -> Path:
+        """Run folder."""
+        return self.out if self.out is not None else Path("runs") / f"finetune-{self.target}"
+
+
+def finetune(config: FinetuneConfig, *, on_progress: OnProgress = silent) -> RunSummary:
+    """Train a model of the target's classes from a K710 one, its classifier's rows gathered by class name.
+
+    Raises:
+        UsageError: wrong settings, a folder that holds something else, or no single train view.
+        AnswerIsNo: the weights have seen, or the train view has, held-out videos of the target.
+        CheckpointError: weights that do not fit, or whose class order is unknown.
+    """
+    device = _recipe(config, read_settings(config.source)).runtime.device
+    work = functools.partial(_finetune_on_rank, config)
+    return on_ranks(work, devices=config.devices, device=device, on_progress=on_progress)
+
+
+def _finetune_on_rank(config: FinetuneConfig, ranks: Ranks, on_progress: OnProgress) -> RunSummary:
+    labels = load_labels()
+    source = read_source(config.source)
+    recipe = _recipe(config, source.config)
+    index = _index(config, needed=recipe.optim.epochs > 0)
+    releases = _releases(index, config.target) if index is not None else ()
+    view = None
+    if index is not None and recipe.optim.epochs:
+        view = index.view(config.train_view or _only_train_view(index, config.target, releases))
+        recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, view=view.name))
+        releases = (view.release,) if view.release in releases else releases
+    task = Task(
+        command="finetune",
+        target=config.target,
+        releases=releases,
+        recipe=recipe,
+        model=start_model(recipe.model, source, config.target, recipe.head, labels, recipe.seed),
+        lineage=source.lineage,
+        init={"kind": "weights", "sha256": source.sha256},
+        index=index,
+        view=view,
+        labels=labels,
+        out=config.folder,
+        resume=config.resume,
+        fresh=config.fresh,
+        allow_leaks=config.allow_leaks,
+    )
+    return run(task, ranks, on_progress)
+
+
+def _recipe(config: FinetuneConfig, made_with: Mapping[str, Any]) -> Recipe:
+    theirs = made_with.get("recipe", {})
+    name = config.recipe or theirs.get("finetune_recipe", "")
+    if not name:
+        raise UsageError("the checkpoint names no recipe to fine-tune with", hint="give one with --recipe")
+    values: dict[str, Any] = read_recipe(name)
+    overrides = list(config.overrides)
+    if any(setting.partition("=")[0].strip() == "model.num_classes" for setting in overrides):
+        number = TAXONOMIES[config.target]
+        raise UsageError(
+            f"model.num_classes cannot be set: the classifier has the {number} classes of {config.target}",
+            hint="leave it out, or give another --target",
+        )
+    if config.epochs is not None:
+        overrides.append(f"optim.epochs={config.epochs}")
+    if config.epochs == 0:
+        overrides.append("optim.warmup_epochs=0")
+    # Applied last: the classifier is the target's, whatever the recipe was written for.
+    overrides.append(f"model.num_classes={TAXONOMIES[config.target]}")
+    return resolve_recipe(values, overrides, model=theirs.get("model", {}), where=name)
+
+
+def _index(config: FinetuneConfig, *, needed: bool) -> ShardIndex | None:
+    if not needed and not Store(config.data).exists(LOCK_FILE):
+        return None
+    try:
+        return ShardIndex(config.data)
+    except FeedError:
+        if needed:
+            raise
+        return None
+
+
+def _releases(index: ShardIndex, target: str) -> tuple[str, ...]:
+    return tuple(release for release, taxonomy in index.lock["releases"].items() if taxonomy == target)
+
+
+def _only_train_view(index: ShardIndex, target: str, releases: tuple[str, ...]) -> str:
+    views = [name for release in releases if (name := f"{release}-train") in index.view_names]
+    if len(views) != 1:
+        found = f"{len(views)} train views of {target}: {', '.join(views)}" if views else f"no train view of {target}"
+        raise UsageError(
+            f"{index.store.root} has {found}", hint=f"name one with --train-view: {', '.join(index.view_names)}"
+        )
+    return views[0]

@@ -1,0 +1,1 @@
+"""Training: the loop, optimiser, schedule, checkpoints, ranks and metrics."""

@@ -1,0 +1,216 @@
+"""What a run writes: ``checkpoint.pt`` to go on from, ``model.safetensors`` with its lineage to use."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from k710 import atomic
+from k710.config import to_mapping
+from k710.errors import CheckpointError
+from uniformerv2.training.classes import ClassTable
+from uniformerv2.training.lineage import Lineage, write_lineage
+from uniformerv2.weights.published import read_weights
+
+CHECKPOINT_FILE = "checkpoint.pt"
+MODEL_FILE = "model.safetensors"
+SCHEMA = "uniformerv2.checkpoint"
+SCHEMA_VERSION = 1
+HEADER_KEY = "uniformerv2"
+"""Key of our JSON in the metadata of a safetensors file."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunState:
+    """Where a run is in its data: all that decides which clip comes next."""
+
+    view_digest: str
+    """Clips and classes of the train view."""
+    data_digest: str
+    """View, class table and encode arguments."""
+    window: int
+    """Blocks shuffled together; 0: the whole view."""
+    taken_out_digest: str
+    """Positions without bytes or class."""
+    global_batch: int
+    """Clips of a step."""
+    epoch: int = 0
+    """Epochs finished."""
+    samples_done: int = 0
+    """Clips of the epoch under way that are done."""
+    step: int = 0
+    """Optimiser steps since the run began."""
+    holes: int = 0
+    """Clips of the epoch under way that failed at read time."""
+
+    @property
+    def step_in_epoch(self) -> int:
+        """Steps of the epoch under way that are done."""
+        return self.samples_done // self.global_batch
+
+    def after_step(self, steps_per_epoch: int, holes: int) -> RunState:
+        """The state one step on; an epoch ends with its last whole global batch."""
+        done = self.samples_done + self.global_batch
+        if done < steps_per_epoch * self.global_batch:
+            return dataclasses.replace(self, samples_done=done, step=self.step + 1, holes=self.holes + holes)
+        return dataclasses.replace(self, epoch=self.epoch + 1, samples_done=0, step=self.step + 1, holes=0)
+
+
+IDENTITY = ("view_digest", "data_digest", "window", "taken_out_digest", "global_batch")
+"""Fields of ``RunState`` that must be the same for a run to go on inside an epoch."""
+
+
+def go_on(saved: RunState, now: RunState, *, restart_epoch: bool) -> RunState:
+    """The state from which a run with the data ``now`` goes on.
+
+    Raises:
+        CheckpointError: the data or the batch differ, and ``restart_epoch`` does not ask for the next epoch.
+    """
+    changed = [name for name in IDENTITY if getattr(saved, name) != getattr(now, name)]
+    if not changed:
+        return saved
+    if not restart_epoch:
+        lines = ", ".join(f"{n} {getattr(saved, n)!s:.16} -> {getattr(now, n)!s:.16}" for n in changed)
+        raise CheckpointError(
+            f"the checkpoint is inside an order that no longer exists: {lines}",
+            hint="go on at the start of the next epoch with --set runtime.restart_epoch=true, or restore the data",
+        )
+    epoch = saved.epoch + (1 if saved.samples_done else 0)
+    return dataclasses.replace(now, epoch=epoch, step=saved.step)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Provenance:
+    """What goes with weights wherever they are written."""
+
+    config: Mapping[str, Any]
+    """Resolved settings of the run, plain values."""
+    classes: ClassTable
+    """Row by row."""
+    data_digest: str
+    """Of the view trained on; empty: none."""
+    lineage: Lineage
+    """Videos seen."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """The content of ``checkpoint.pt``."""
+
+    model: dict[str, Tensor]
+    """State dict."""
+    optimizer: dict[str, Any]
+    """State dict."""
+    state: RunState
+    """Where the run is."""
+    provenance: Provenance
+    """Settings, classes, data and lineage."""
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Replace the checkpoint at ``path``; a kill at any moment leaves the old one or the new one."""
+    p = checkpoint.provenance
+    content = {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "model": checkpoint.model,
+        "optimizer": checkpoint.optimizer,
+        "state": to_mapping(checkpoint.state),
+        "config": to_mapping(p.config),
+        "classes": p.classes.to_plain(),
+        "data_digest": p.data_digest,
+        "lineage": p.lineage.to_plain(),
+    }
+    with writing(path), atomic.replacing(path) as partial:
+        torch.save(content, partial)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint at ``path``; no code is run from it.
+
+    Raises:
+        CheckpointError: missing, damaged, or not one of ours of a version that is read here.
+    """
+    return parse_checkpoint(read_weights(path), where=str(path))
+
+
+def parse_checkpoint(content: Mapping[str, Any], *, where: str) -> Checkpoint:
+    """The checkpoint whose loaded content this is."""
+    check_schema(content, where)
+    with parsing(where):
+        return Checkpoint(
+            model=content["model"],
+            optimizer=content["optimizer"],
+            state=RunState(**content["state"]),
+            provenance=Provenance(
+                config=content["config"],
+                classes=ClassTable.from_plain(content["classes"]),
+                data_digest=content["data_digest"],
+                lineage=Lineage.from_plain(content["lineage"]),
+            ),
+        )
+
+
+def check_schema(content: Mapping[str, Any], where: str) -> None:
+    """Raise a ``CheckpointError`` unless the schema and version are the ones read here."""
+    name, version = content.get("schema"), content.get("schema_version")
+    if name != SCHEMA:
+        raise CheckpointError(f"{where}: not a checkpoint of this program (schema {name!r})")
+    if version != SCHEMA_VERSION:
+        raise CheckpointError(f"{where}: schema version {version}, this version reads {SCHEMA_VERSION}")
+
+
+@contextmanager
+def parsing(where: str) -> Iterator[None]:
+    """Turn what a missing or misshapen part of a checkpoint raises inside the block into a ``CheckpointError``."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        message = f"{where}: damaged, or not written by this program: {error!r}"
+        raise CheckpointError(message, hint="use another copy of it") from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what a full disk raises inside the block into a ``CheckpointError``."""
+    try:
+        yield
+    # Torch and safetensors wrap what the system says in errors of their own.
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        message = f"{path}: cannot be written: {(str(error).splitlines() or [repr(error)])[0]}"
+        hint = "make room, then run the same command again; what was saved before is whole"
+        raise CheckpointError(message, hint=hint) from error
+
+
+def lineage_path(model_path: Path) -> Path:
+    """The lineage file beside a model file: ``model.lineage.parquet`` beside ``model.safetensors``."""
+    return model_path.with_name(f"{model_path.stem}.lineage.parquet")
+
+
+def save_model(path: Path, model: Mapping[str, Tensor], provenance: Provenance) -> None:
+    """Write the weights with everything that is needed to use them, and the lineage beside them first."""
+    with writing(path):
+        lineage_sha256 = write_lineage(lineage_path(path), provenance.lineage)
+    header = {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "config": to_mapping(provenance.config),
+        "classes": provenance.classes.to_plain(),
+        "data_digest": provenance.data_digest,
+        "lineage_sha256": lineage_sha256,
+        "lineage_known": provenance.lineage.known,
+        "not_checked": list(provenance.lineage.not_checked),
+    }
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.items()}
+    with writing(path), atomic.replacing(path) as partial:
+        safetensors.torch.save_file(weights, partial, metadata={HEADER_KEY: json.dumps(header, sort_keys=True)})

@@ -1,0 +1,97 @@
+"""Which class each row of a classifier is: by name, never by position."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from k710.errors import CheckpointError, UsageError
+from k710.labels import NUM_CLASSES, TAXONOMIES, LabelMap, published_order
+
+ORDER_HINT = (
+    "name the order: --set head.class_order=canonical, =uniformerv2 (heads published by OpenGVLab) or =FILE.csv with a "
+    "`name` column in row order; or start a new classifier with --set head.init=random"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassTable:
+    """The classes of a classifier in the order of its rows."""
+
+    taxonomy: str
+    """``k710``, ``k400``, ``k600`` or ``k700``."""
+    names: tuple[str, ...]
+    """The taxonomy's own name of row 0, 1, ..."""
+
+    @classmethod
+    def of(cls, labels: LabelMap, taxonomy: str) -> ClassTable:
+        """The table of the classifiers that are trained here: rows in the order of the taxonomy's indices."""
+        return cls(taxonomy=taxonomy, names=tuple(labels.taxonomy_names(taxonomy)))
+
+    def to_plain(self) -> dict[str, Any]:
+        """The form in checkpoints and headers."""
+        return {"taxonomy": self.taxonomy, "names": list(self.names)}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> ClassTable:
+        """The table that ``to_plain`` wrote."""
+        return cls(taxonomy=str(plain["taxonomy"]), names=tuple(plain["names"]))
+
+    def canonical_rows(self, labels: LabelMap) -> dict[int, int]:
+        """Row of each canonical class.
+
+        Raises:
+            CheckpointError: a name that the taxonomy does not have, or one on two rows.
+        """
+        known = (
+            {row.name: row.index for row in labels.rows}
+            if self.taxonomy == "k710"
+            else labels.canonical_of(self.taxonomy)
+        )
+        rows: dict[int, int] = {}
+        for row, name in enumerate(self.names):
+            if name not in known:
+                raise CheckpointError(f"class table row {row}: {self.taxonomy} has no class {name!r}")
+            if known[name] in rows:
+                raise CheckpointError(f"class table rows {rows[known[name]]} and {row} are both {name!r}")
+            rows[known[name]] = row
+        return rows
+
+
+def named_order(order: str, num_rows: int, labels: LabelMap) -> ClassTable:
+    """The class table that ``head.class_order`` gives a head of ``num_rows`` rows.
+
+    Raises:
+        UsageError: no such order, or one of another size.
+    """
+    sizes = {NUM_CLASSES: "k710"} | {size: taxonomy for taxonomy, size in TAXONOMIES.items()}
+    if num_rows not in sizes:
+        raise UsageError(f"a head of {num_rows} classes is of no known taxonomy", hint=f"known: {sorted(sizes)}")
+    taxonomy = sizes[num_rows]
+    if order == "canonical":
+        return ClassTable.of(labels, taxonomy)
+    if order == "uniformerv2":
+        rows = [labels.rows[index] for index in published_order(f"uniformerv2_{taxonomy}")]
+        names = tuple(r.name if taxonomy == "k710" else r.names[taxonomy] for r in rows)
+        return ClassTable(taxonomy=taxonomy, names=names)
+    if order.endswith(".csv"):
+        return ClassTable(taxonomy=taxonomy, names=_names_of(Path(order), num_rows))
+    raise UsageError(f"unknown head.class_order {order!r}", hint="canonical, uniformerv2, or a path that ends in .csv")
+
+
+def _names_of(path: Path, num_rows: int) -> tuple[str, ...]:
+    if not path.is_file():
+        raise UsageError(f"head.class_order: {path}: no such file")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as handle:  # spreadsheets begin a file with a mark
+            lines = list(csv.DictReader(handle))
+    except UnicodeDecodeError as error:
+        raise UsageError(f"head.class_order: {path}: not UTF-8: {error}") from error
+    if not lines or "name" not in lines[0]:
+        raise UsageError(f"head.class_order: {path} has no column 'name'")
+    if len(lines) != num_rows:
+        raise UsageError(f"head.class_order: {path} names {len(lines)} classes, the head has {num_rows} rows")
+    return tuple(line["name"] for line in lines)

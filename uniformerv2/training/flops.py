@@ -1,0 +1,77 @@
+"""Multiply-accumulates of a forward pass, by formula: counters miss fused attention and count depth-wise convolutions
+as dense ones.
+
+Matrix products, attention products and convolutions are counted, norms and activations are not. Two counts: of the
+algorithm as published, which is what papers state, and of the one that runs here, which gives the same result without
+projecting the keys and values of every token in the global blocks.
+
+Letters: T frames in the backbone, S patches of a frame, L = S + 1, C width, G global blocks, h heads, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from uniformerv2.models.uniformerv2 import UniFormerV2Config
+
+Algorithm = Literal["published", "ours"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MacCount:
+    """Multiply-accumulates of one view, by part. Two floating-point operations each."""
+
+    patches: int
+    """Patch embedding."""
+    attention: int
+    """Spatial attention: projections and products."""
+    mlp: int
+    """MLPs of the backbone."""
+    temporal: int
+    """Local temporal convolutions."""
+    global_blocks: int
+    """Position encodings, cross-attention and MLPs of the global blocks."""
+    head: int
+    """Classifier."""
+
+    @property
+    def total(self) -> int:
+        """All parts."""
+        return self.patches + self.attention + self.mlp + self.temporal + self.global_blocks + self.head
+
+    @property
+    def training_flops(self) -> int:
+        """Floating-point operations of a training step on one view: the backward pass costs two forward passes."""
+        return 3 * 2 * self.total
+
+
+def count_macs(config: UniFormerV2Config, algorithm: Algorithm = "ours") -> MacCount:
+    """Multiply-accumulates of ``config`` on one view."""
+    height, width_px = config.grid
+    S, C, D = height * width_px, config.width, config.layers
+    T = config.num_frames // 2 if config.temporal_downsample else config.num_frames
+    L = S + 1
+    patch_values = 3 * config.patch_size**2 * (3 if config.temporal_downsample else 1)
+    return MacCount(
+        patches=T * S * C * patch_values,
+        attention=D * (T * L * 4 * C * C + 2 * T * L * L * C),
+        mlp=D * T * L * 8 * C * C,
+        temporal=D * config.local_blocks * T * S * _temporal_conv(C, int(C // config.dw_reduction)),
+        global_blocks=len(config.global_layers) * (27 * T * S * C + _global_block(config, T * L, algorithm)),
+        head=C * config.num_classes,
+    )
+
+
+def _temporal_conv(width: int, reduced: int) -> int:
+    """Per token: reduce, three-frame depth-wise, expand."""
+    return 2 * width * reduced + 3 * reduced
+
+
+def _global_block(config: UniFormerV2Config, num_tokens: int, algorithm: Algorithm) -> int:
+    C, hidden = config.width, round(config.mlp_factor * config.width)
+    small = 2 * C * C + 2 * C * hidden  # the query's own projections and MLP
+    if algorithm == "published":
+        return small + num_tokens * (2 * C * C + 2 * C)
+    # Query and value weights are applied once per head to one vector; scores and sums run over whole tokens per head.
+    return small + 2 * C * C + 2 * config.heads * num_tokens * C

@@ -1,0 +1,228 @@
+"""Weights that a run starts from: found, read, and their classifier's rows put in the order of the target's classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from torch import Tensor
+
+from k710.config import from_mapping
+from k710.errors import CheckpointError, UsageError
+from k710.labels import LabelMap
+from uniformerv2 import UniFormerV2, UniFormerV2Config
+from uniformerv2.config import HeadConfig
+from uniformerv2.training.checkpoint import (
+    CHECKPOINT_FILE,
+    HEADER_KEY,
+    MODEL_FILE,
+    SCHEMA,
+    check_schema,
+    lineage_path,
+    parse_checkpoint,
+    parsing,
+)
+from uniformerv2.training.classes import ORDER_HINT, ClassTable, named_order
+from uniformerv2.training.lineage import Lineage, read_lineage
+from uniformerv2.weights.published import as_tensor, read_weights, strip_prefixes, unreadable, unwrap
+from uniformerv2.weights.remap import HEAD_KEYS, select_rows
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Weights read from a file, with what the file says about them."""
+
+    state: Mapping[str, Tensor]
+    """State dict under published names, without prefixes."""
+    sha256: str
+    """Of the file."""
+    lineage: Lineage
+    """Videos the weights have seen; unknown for a bare state dict."""
+    classes: ClassTable | None = None
+    """Row by row; None: the file does not say."""
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Resolved settings of the run that made them; empty: the file does not say."""
+    data_digest: str = ""
+    """Of the view they were trained on last."""
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        """Settings of the model; empty when the file does not say."""
+        return self.config["recipe"]["model"] if self.config else {}
+
+
+def find_weights(path: Path) -> Path:
+    """The weights file that a run folder or a path names.
+
+    Raises:
+        CheckpointError: there is none, or the run has not finished.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such run or checkpoint", hint="give a run folder, or a weights file")
+    if (path / MODEL_FILE).is_file():
+        return path / MODEL_FILE
+    if (path / CHECKPOINT_FILE).is_file():
+        raise CheckpointError(
+            f"{path}: the run has not finished",
+            hint=f"let it finish, or name {path / CHECKPOINT_FILE} to use it as it is",
+        )
+    raise CheckpointError(
+        f"{path}: neither {MODEL_FILE} nor {CHECKPOINT_FILE} is in it",
+        hint="name the folder of a run that has saved, or a weights file",
+    )
+
+
+def read_settings(path: Path) -> Mapping[str, Any]:
+    """Settings of the run that made the weights at ``path``, without the weights where they stand apart."""
+    file = find_weights(path)
+    header = _header(file)
+    if header is None:
+        return read_source(file).config
+    check_schema(header, str(file))
+    with parsing(str(file)):
+        return dict(header["config"])
+
+
+def read_source(path: Path) -> Source:
+    """The weights at ``path``: a run folder, one of our files, or a published state dict.
+
+    Raises:
+        CheckpointError: missing, damaged, of a version that is not read here, or beside another model's lineage.
+    """
+    file = find_weights(path)
+    content = read_weights(file)
+    sha256 = file_sha256(file)
+    header = _header(file)
+    if header is not None:
+        return _from_model_file(file, content, header, sha256)
+    if content.get("schema") == SCHEMA:
+        saved = parse_checkpoint(content, where=str(file))
+        p = saved.provenance
+        return Source(
+            state=saved.model,
+            sha256=sha256,
+            lineage=p.lineage,
+            classes=p.classes,
+            config=p.config,
+            data_digest=p.data_digest,
+        )
+    weights, _ = strip_prefixes(unwrap(content)[0])
+    state = {name: as_tensor(name, value) for name, value in weights.items()}
+    return Source(state=state, sha256=sha256, lineage=Lineage(known=False))
+
+
+def start_model(
+    config: UniFormerV2Config, source: Source | None, target: str, head: HeadConfig, labels: LabelMap, seed: int
+) -> UniFormerV2:
+    """A model for ``target``: initial weights from ``seed``, then all of ``source``, the classifier by class name."""
+    model = new_model(config, seed)
+    if source is not None:
+        state = dict(source.state)
+        if head.init == "random":
+            # Not of the same seed: torch would draw the very rows that the K710 head began with, and the features
+            # that were trained against those rows still fit them.
+            fresh = new_model(config, _other_seed(seed)).state_dict()
+            state |= {key: fresh[key] for key in HEAD_KEYS}
+        else:
+            rows = head_rows(source, target, head.class_order, labels)
+            state |= zip(HEAD_KEYS, select_rows(state[HEAD_KEYS[0]], state[HEAD_KEYS[1]], rows), strict=True)
+        model.load_official(state)
+    return model
+
+
+def new_model(config: UniFormerV2Config, seed: int) -> UniFormerV2:
+    """A model with the initial weights of ``seed``; torch's own generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return UniFormerV2(config)
+
+
+def _other_seed(seed: int) -> int:
+    return int.from_bytes(hashlib.blake2b(f"head {seed}".encode(), digest_size=4).digest(), "big")
+
+
+def source_classes(source: Source, class_order: str, labels: LabelMap) -> ClassTable:
+    """The class of each row of the source's head: its own table, else the order that the user names.
+
+    Raises:
+        CheckpointError: neither says.
+        UsageError: both do.
+    """
+    if source.classes is not None:
+        if class_order:
+            raise UsageError("the checkpoint has its own class table", hint="leave head.class_order out")
+        return source.classes
+    if HEAD_KEYS[0] not in source.state:
+        raise CheckpointError(f"the checkpoint has no classifier ({HEAD_KEYS[0]})", hint="--set head.init=random")
+    if not class_order:
+        raise CheckpointError("the checkpoint does not say which class each row of its head is", hint=ORDER_HINT)
+    return named_order(class_order, len(source.state[HEAD_KEYS[0]]), labels)
+
+
+def head_rows(source: Source, target: str, class_order: str, labels: LabelMap) -> list[int]:
+    """Row of the source's head for class 0, 1, ... of ``target``, found by name.
+
+    Raises:
+        CheckpointError: the order of the rows is unknown, or a class of the target is not among them.
+    """
+    # Orders agree on where the K400 classes are, not on their order among themselves: rows go by name.
+    row_of = source_classes(source, class_order, labels).canonical_rows(labels)
+    wanted = labels.rows_for(target)
+    missing = [labels.rows[c].name for c in wanted if c not in row_of]
+    if missing:
+        raise CheckpointError(
+            f"the checkpoint's head lacks {len(missing)} classes of {target}, such as {missing[0]!r}",
+            hint="start a new classifier with --set head.init=random",
+        )
+    return [row_of[c] for c in wanted]
+
+
+def model_config(values: Mapping[str, Any], **changes: Any) -> UniFormerV2Config:
+    """The model configuration of plain values, such as those in a checkpoint, with some fields replaced."""
+    return from_mapping(UniFormerV2Config, {**values, **changes}, where="model")
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _header(path: Path) -> dict[str, Any] | None:
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safetensors.safe_open(path, framework="pt") as handle:
+            text = (handle.metadata() or {}).get(HEADER_KEY)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise unreadable(path, error) from error
+    with parsing(str(path)):
+        return None if text is None else dict(json.loads(text))
+
+
+def _from_model_file(path: Path, state: Mapping[str, Tensor], header: Mapping[str, Any], sha256: str) -> Source:
+    check_schema(header, str(path))
+    with parsing(str(path)):
+        lineage = read_lineage(
+            lineage_path(path),
+            digest=header["lineage_sha256"],
+            known=header["lineage_known"],
+            not_checked=header["not_checked"],
+        )
+        return Source(
+            state=state,
+            sha256=sha256,
+            lineage=lineage,
+            classes=ClassTable.from_plain(header["classes"]),
+            config=header["config"],
+            data_digest=header["data_digest"],
+        )
