@@ -98,7 +98,9 @@ class RuntimeConfig:
     threads: int = 0
     """Torch threads of each training process; 0 leaves torch's choice. On a CPU shared with workers 1 is fastest."""
     recompute_layers: int = 0
-    """Backbone layers whose activations are computed again in the backward pass, to save memory."""
+    """First layers of the backbone whose activations are computed again in the backward pass, to save memory."""
+    recompute_every: int = 1
+    """Of those, only every so many: 2 recomputes every second one."""
     checkpoint_every: int = 500
     """Steps between checkpoints; one is written at each epoch's end too."""
     log_every: int = 10
@@ -108,7 +110,7 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "threads", "recompute_layers")
-        _at_least(self, 1, "checkpoint_every", "log_every")
+        _at_least(self, 1, "recompute_every", "checkpoint_every", "log_every")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

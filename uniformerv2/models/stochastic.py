@@ -12,7 +12,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
 from typing import Literal
 
 import torch
@@ -24,8 +23,6 @@ DRAW_BITS = 53
 
 Axis = Literal["sample", "token", "batch"]
 """What a drop-path mask varies over: each sample, each token (shared by the batch), or nothing at all."""
-
-_recomputing: ContextVar[bool] = ContextVar("recomputing", default=False)
 
 
 class Randomness:
@@ -67,15 +64,13 @@ class Randomness:
         if len(self._sample_key_B) != num_samples:
             begun = len(self._sample_key_B)
             raise ValueError(f"randomness was begun for {begun} samples, the forward pass has {num_samples}")
-        self._sample_key_B = self._sample_key_B.to(device)
-        return _draws(self._sample_key_B, site, num_elements)
+        return _draws(self._sample_key_B.to(device), site, num_elements)
 
     def per_step(self, site: int, num_elements: int, device: torch.device) -> Tensor:
         """Draws [1, E], a function of (seed, step, site): the same for every sample of the step."""
         if self._step_key is None:
             return torch.randint(1 << DRAW_BITS, (1, num_elements), device=device)
-        self._step_key = self._step_key.to(device)
-        return _draws(self._step_key.reshape(1), site, num_elements)
+        return _draws(self._step_key.to(device).reshape(1), site, num_elements)
 
 
 def mix(x: Tensor) -> Tensor:
@@ -157,11 +152,20 @@ class BatchNorm(nn.BatchNorm3d):
     running_var: Tensor
     num_batches_tracked: Tensor
     momentum: float
+    pending: Tensor
+    """Sum of (mean, variance) over the micro-batches that wait, [2C] fp32."""
+    num_pending: Tensor
+    """How many wait."""
+    recording: Tensor
+    """False while a pass runs again for the backward pass: the same batch must not count twice."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width, eps=1e-5, momentum=0.1)
         self.deferred = False
-        self.pending: list[Tensor] = []
+        # Tensors, not a list: a compiled block would be compiled again for every length of a list.
+        self.register_buffer("pending", torch.zeros(2 * width), persistent=False)
+        self.register_buffer("num_pending", torch.zeros((), dtype=torch.int64), persistent=False)
+        self.register_buffer("recording", torch.ones((), dtype=torch.bool), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         rows_NC = x.flatten(0, -2)
@@ -171,13 +175,18 @@ class BatchNorm(nn.BatchNorm3d):
         # With momentum 1 these two come out as the statistics of this batch, without a second pass over it.
         mean_C, var_C = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
         y_NC = F.batch_norm(rows_NC, mean_C, var_C, self.weight, self.bias, True, momentum=1.0, eps=self.eps)
-        if not _recomputing.get():
-            self._record(torch.cat([mean_C, var_C]))
+        self._record(torch.cat([mean_C, var_C]))
         return y_NC.view_as(x)
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """What the norm does in eval mode, [C] each: x * scale + shift."""
+        scale_C = self.weight / torch.sqrt(self.running_var + self.eps)
+        return scale_C, self.bias - self.running_mean * scale_C
 
     def _record(self, statistics: Tensor) -> None:
         if self.deferred:
-            self.pending.append(statistics.float())
+            self.pending.add_(torch.where(self.recording, statistics, 0))
+            self.num_pending.add_(self.recording)
         else:
             self.commit(statistics)
 
@@ -186,9 +195,11 @@ class BatchNorm(nn.BatchNorm3d):
         """Move the running statistics one step towards ``statistics`` (mean, then variance); nothing stays pending."""
         mean_C, var_C = statistics.chunk(2)
         for running_C, new_C in ((self.running_mean, mean_C), (self.running_var, var_C)):
-            running_C.mul_(1 - self.momentum).add_(new_C.to(running_C), alpha=self.momentum)
-        self.num_batches_tracked += 1
-        self.pending.clear()
+            moved_C = running_C * (1 - self.momentum) + self.momentum * new_C.to(running_C)
+            running_C.copy_(torch.where(self.recording, moved_C, running_C))
+        self.num_batches_tracked.add_(self.recording)
+        self.pending.zero_()
+        self.num_pending.zero_()
 
 
 def defer_batch_norm(model: nn.Module, deferred: bool = True) -> None:
@@ -203,16 +214,13 @@ def pending_batch_norm(model: nn.Module) -> Tensor | None:
     A process that saw no live sample gets zeros, so that it can still take part in the sum over ranks. Divide the sum
     over ranks by the sum of ``num_pending_batches`` and hand the result to ``commit_batch_norm``.
     """
-    sums = [
-        sum(norm.pending, torch.zeros(2 * norm.num_features, device=norm.running_mean.device))
-        for norm in _batch_norms(model)
-    ]
+    sums = [norm.pending for norm in _batch_norms(model)]
     return torch.cat(sums) if sums else None
 
 
 def num_pending_batches(model: nn.Module) -> int:
     """Micro-batches in the sum of ``pending_batch_norm``."""
-    counts = {len(norm.pending) for norm in _batch_norms(model)}
+    counts = {int(norm.num_pending) for norm in _batch_norms(model)}
     assert len(counts) <= 1, f"batch norms of one model saw different numbers of micro-batches: {sorted(counts)}"
     return counts.pop() if counts else 0
 
@@ -227,18 +235,21 @@ def commit_batch_norm(model: nn.Module, mean_flat: Tensor) -> None:
         norm.commit(statistics)
 
 
-def recompute_contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """For ``context_fn`` of ``torch.utils.checkpoint``: tells batch norms which of the two forward passes counts."""
-    return nullcontext(), _recomputation()
+def recompute_contexts(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """For ``context_fn`` of ``checkpoint``: the batch norms of ``module`` do not count in the second pass."""
+    return nullcontext(), _unrecorded(module)
 
 
 @contextmanager
-def _recomputation() -> Iterator[None]:
-    token = _recomputing.set(True)
+def _unrecorded(module: nn.Module) -> Iterator[None]:
+    # A tensor, not an attribute: both passes must be one compiled graph, or they would keep different activations.
+    for norm in _batch_norms(module):
+        norm.recording.fill_(False)
     try:
         yield
     finally:
-        _recomputing.reset(token)
+        for norm in _batch_norms(module):
+            norm.recording.fill_(True)
 
 
 def _batch_norms(model: nn.Module) -> Iterator[BatchNorm]:

@@ -17,23 +17,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from uniformerv2.models.blocks import (
-    DropPathMode,
-    DynamicPositionEncoding,
-    GlobalUniBlock,
-    LayerNorm,
-    LocalUniBlock,
-    PatchEmbedding,
-)
+from uniformerv2.models.blocks import DropPathMode, DynamicPositionEncoding, GlobalUniBlock, LocalUniBlock
+from uniformerv2.models.fusion import Fusion, fuse
+from uniformerv2.models.layers import Gelu, LayerNorm, PatchEmbedding
 from uniformerv2.models.stochastic import Dropout, Randomness, recompute_contexts
-from uniformerv2.weights.published import LoadReport, load_published
+from uniformerv2.weights.load_report import LoadReport
+from uniformerv2.weights.published import load_published
 
 BACKBONE_NAMES = ("conv1", "class_embedding", "positional_embedding", "ln_pre", "transformer.resblocks")
 """A parameter is part of the backbone, and frozen with it, when one of these is in its name."""
@@ -67,6 +64,14 @@ class UniFormerV2Config:
     """Layers, counted from 0, after which a global block looks at the tokens."""
     mlp_factor: float = 4.0
     """Hidden width of the MLP in global blocks, over ``width``."""
+    fusion: Fusion = "sequential"
+    """How the global blocks are joined; all published weights are ``sequential``."""
+    gelu: Gelu = "quick"
+    """Activation of the backbone's MLPs, as in the image model it starts from; CLIP's is ``quick``."""
+    norm_eps: float = 1e-5
+    """Added to the variance in the backbone's norms, as in the image model it starts from."""
+    pre_norm: bool = True
+    """A norm stands before the first layer, as in CLIP; most other image models have none."""
     frozen_backbone: bool = False
     """The backbone does not train, and the head sees the query alone."""
     dropout: float = 0.5
@@ -84,8 +89,16 @@ class UniFormerV2Config:
         for name in ("dropout", "drop_path_backbone", "drop_path_global"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if self.drop_path_mode not in ("sample", "official"):
-            raise ValueError(f"drop_path_mode must be 'sample' or 'official', got {self.drop_path_mode!r}")
+        for name, choices in (("drop_path_mode", DropPathMode), ("fusion", Fusion), ("gelu", Gelu)):
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {getattr(self, name)!r}")
+        if self.norm_eps <= 0:
+            raise ValueError(f"norm_eps must be positive, got {self.norm_eps}")
+
+    @property
+    def num_queries(self) -> int:
+        """Learned queries: one that runs through all global blocks, or one for each."""
+        return 1 if self.fusion == "sequential" else len(self.global_layers)
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -145,9 +158,21 @@ class UniFormerV2Config:
             raise ValueError(f"global_layers must increase within 0..{self.layers - 1}, got {self.global_layers}")
         if self.frozen_backbone and not self.global_layers:
             raise ValueError("frozen_backbone needs a global block, got global_layers ()")
+        if self.fusion != "sequential" and not self.global_layers:
+            raise ValueError(f"fusion {self.fusion} needs a global block, got global_layers ()")
         # Batch norm would go on moving in a backbone that is said to stand still, and no published model has both.
         if self.frozen_backbone and self.local_blocks:
             raise ValueError(f"frozen_backbone takes no local_blocks, got {self.local_blocks}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Features:
+    """What the backbone hands on; of a frozen one it can be kept and used again, whatever trains behind it."""
+
+    seen_BTLC: tuple[Tensor, ...]
+    """Tokens of all frames after each of ``global_layers``: what the global blocks look at."""
+    class_BC: Tensor
+    """Class token after the last layer, mean over the frames."""
 
 
 class UniFormerV2(nn.Module):
@@ -162,29 +187,36 @@ class UniFormerV2(nn.Module):
         self.class_embedding = nn.Parameter(scale * torch.randn(config.width))
         self.positional_embedding = nn.Parameter(scale * torch.randn(1 + height * width, config.width))
         self.conv1 = PatchEmbedding(config.width, config.patch_size, config.temporal_downsample)
-        self.ln_pre = LayerNorm(config.width)
+        self.ln_pre = LayerNorm(config.width, config.norm_eps) if config.pre_norm else None
         self.transformer = Transformer(config, self.randomness)
         if config.frozen_backbone:
             for name, parameter in self.named_parameters():
                 parameter.requires_grad_(not any(part in name for part in BACKBONE_NAMES))
 
     def forward(self, clip_BCTHW: Tensor) -> Tensor:
-        expected = (3, self.config.num_frames, *self.config.frame_size)
-        if clip_BCTHW.ndim != 5 or clip_BCTHW.shape[1:] != expected:
-            wanted = ", ".join(map(str, expected))
-            raise ValueError(f"expected clips of shape [B, {wanted}], got {list(clip_BCTHW.shape)}")
-        with backbone_grad(self.config):
-            x_BTLC = self.embed(clip_BCTHW)
-        logits_BK: Tensor = self.transformer(x_BTLC)
+        return self.classify(self.features(clip_BCTHW))
+
+    def features(self, clip_BCTHW: Tensor) -> Features:
+        """The backbone alone: all that is left to do is ``classify``.
+
+        Raises:
+            ValueError: not a float tensor [B, 3, num_frames, height, width] as the configuration says.
+        """
+        self._check_clip(clip_BCTHW)
+        with torch.no_grad() if self.config.frozen_backbone else nullcontext():
+            return self.transformer.features(self.embed(clip_BCTHW))
+
+    def classify(self, features: Features) -> Tensor:
+        """Logits [B, num_classes] from what the backbone made of the clips."""
+        logits_BK: Tensor = self.transformer(features)
         return logits_BK
 
     def embed(self, clip_BCTHW: Tensor) -> Tensor:
         """Tokens [B, T, L, C] of every frame by itself: there is no temporal position embedding."""
-        patch_BTSC = self.conv1(clip_BCTHW).flatten(2, 3)
+        patch_BTSC = self.conv1(clip_BCTHW)
         class_BT1C = self.class_embedding.to(patch_BTSC.dtype).expand(*patch_BTSC.shape[:2], 1, -1)
         x_BTLC = torch.cat([class_BT1C, patch_BTSC], dim=2) + self.positional_embedding.to(patch_BTSC.dtype)
-        out: Tensor = self.ln_pre(x_BTLC)
-        return out
+        return x_BTLC if self.ln_pre is None else self.ln_pre(x_BTLC)
 
     def load_official(self, state_dict: Mapping[str, Any]) -> LoadReport:
         """Fill every parameter and buffer from a published checkpoint, or from one of our own, and say what was taken.
@@ -194,60 +226,88 @@ class UniFormerV2(nn.Module):
         """
         return load_published(self, state_dict)
 
-    def recompute_layers(self, num_layers: int) -> None:
-        """Keep no activations of the first ``num_layers`` layers: the backward pass computes them again."""
-        self.transformer.num_recomputed = num_layers
+    def recompute_layers(self, num_layers: int, every: int = 1) -> None:
+        """Keep no activations of every ``every``-th of the first ``num_layers`` layers: backward computes them again.
+
+        Of ``every`` layers the first is recomputed; 1 means all. Layers outside keep theirs.
+        """
+        if num_layers < 0 or every < 1:
+            raise ValueError(f"expected num_layers >= 0 and every >= 1, got {num_layers} and {every}")
+        self.transformer.recomputed = frozenset(range(0, min(num_layers, self.config.layers), every))
+
+    def compile_blocks(self, **options: Any) -> None:
+        """Compile every layer and every global block in place; keys of the state dict stay as they are.
+
+        Args:
+            options: for ``torch.compile``.
+        """
+        for block in (*self.transformer.resblocks, *self.transformer.dpe, *self.transformer.dec):
+            block.compile(fullgraph=True, **options)
+
+    def _check_clip(self, clip_BCTHW: Tensor) -> None:
+        expected = (3, self.config.num_frames, *self.config.frame_size)
+        if clip_BCTHW.ndim != 5 or clip_BCTHW.shape[1:] != expected:
+            wanted = ", ".join(map(str, expected))
+            raise ValueError(f"expected clips of shape [B, {wanted}], got {list(clip_BCTHW.shape)}")
+        own, given = self.class_embedding.dtype, clip_BCTHW.dtype
+        if given != own and not (given.is_floating_point and torch.is_autocast_enabled(clip_BCTHW.device.type)):
+            raise ValueError(f"expected clips of {own}, normalised as (x / 255 - 0.45) / 0.225, got {given}")
 
 
 class Transformer(nn.Module):
-    """Everything behind ``transformer.`` in the published names: the layers, the global blocks and the head.
-
-    The query runs through the global blocks one after the other, which is the sequential fusion of the paper.
-    """
+    """Everything behind ``transformer.`` in the published names: the layers, the global blocks and the head."""
 
     def __init__(self, config: UniFormerV2Config, randomness: Randomness) -> None:
         super().__init__()
         self.config = config
-        self.num_recomputed = 0
+        self.recomputed: frozenset[int] = frozenset()
         width, blocks = config.width, range(len(config.global_layers))
-        self.temporal_cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.temporal_cls_token = nn.Parameter(torch.zeros(config.num_queries, 1, width))
         self.balance = None if config.frozen_backbone else nn.Parameter(torch.zeros(width))
         self.resblocks = nn.ModuleList(_local_block(config, i, randomness) for i in range(config.layers))
         self.dpe = nn.ModuleList(DynamicPositionEncoding(width, config.grid) for _ in blocks)
         self.dec = nn.ModuleList(_global_block(config, j, randomness) for j in blocks)
         dropout = Dropout(config.dropout, randomness, "head")
         self.proj = nn.Sequential(nn.LayerNorm(width), dropout, nn.Linear(width, config.num_classes))
+        self.fusion = nn.Linear(len(blocks) * width, width) if config.fusion == "parallel" else None
+        if self.fusion is not None:
+            nn.init.zeros_(self.fusion.bias)
 
-    def forward(self, x_BTLC: Tensor) -> Tensor:
-        global_blocks = dict(zip(self.config.global_layers, zip(self.dpe, self.dec, strict=True), strict=True))
-        query_BC = self.temporal_cls_token[0].expand(len(x_BTLC), -1)
+    def features(self, x_BTLC: Tensor) -> Features:
+        """Embedded tokens [B, T, L, C] through all layers."""
+        seen_BTLC = []
         for i, layer in enumerate(self.resblocks):
-            with backbone_grad(self.config):
-                x_BTLC = self._through(layer, x_BTLC, recompute=i < self.num_recomputed)
-            if i in global_blocks:
-                position_encoding, block = global_blocks[i]
-                query_BC = block(query_BC, position_encoding(x_BTLC))
-        logits_BK: Tensor = self.proj(self._fuse(query_BC, x_BTLC))
+            x_BTLC = _recomputed(layer, x_BTLC) if i in self.recomputed else layer(x_BTLC)
+            if i in self.config.global_layers:
+                seen_BTLC.append(x_BTLC)
+        return Features(tuple(seen_BTLC), x_BTLC[:, :, 0].mean(dim=1))
+
+    def forward(self, features: Features) -> Tensor:
+        feature_BC = self._query(features)
+        if self.balance is not None:
+            weight_C = self.balance.sigmoid()
+            feature_BC = (1 - weight_C) * feature_BC + weight_C * features.class_BC
+        logits_BK: Tensor = self.proj(feature_BC)
         return logits_BK
 
-    def _through(self, layer: nn.Module, x_BTLC: Tensor, recompute: bool) -> Tensor:
-        if not recompute or not torch.is_grad_enabled():
-            out: Tensor = layer(x_BTLC)
-        else:
-            out = checkpoint(layer, x_BTLC, use_reentrant=False, context_fn=recompute_contexts)
-        return out
-
-    def _fuse(self, query_BC: Tensor, x_BTLC: Tensor) -> Tensor:
-        """Query and mean class token, weighted per channel by ``balance``."""
-        if self.balance is None:
-            return query_BC
-        weight_C = self.balance.sigmoid()
-        return (1 - weight_C) * query_BC + weight_C * x_BTLC[:, :, 0].mean(dim=1)
+    def _query(self, features: Features) -> Tensor:
+        """What the global blocks made of the learned queries."""
+        if not features.seen_BTLC:
+            return self.temporal_cls_token[0].expand(features.class_BC.shape[0], -1)
+        seen = [encode(x_BTLC) for encode, x_BTLC in zip(self.dpe, features.seen_BTLC, strict=True)]
+        return fuse(self.config.fusion, list(self.dec), self.temporal_cls_token, seen, self.fusion)
 
 
-def backbone_grad(config: UniFormerV2Config) -> AbstractContextManager[None]:
-    """Around everything of the backbone: a frozen one runs without recording for the backward pass."""
-    return torch.no_grad() if config.frozen_backbone else nullcontext()
+def _recomputed(layer: nn.Module, x_BTLC: Tensor) -> Tensor:
+    """What ``layer`` returns; of what happens inside, nothing is kept for the backward pass."""
+    if torch.compiler.is_compiling():
+        # A graph that holds both passes writes statistics once by itself.
+        out: Tensor = checkpoint(layer, x_BTLC, use_reentrant=False)
+    elif torch.is_grad_enabled():
+        out = checkpoint(layer, x_BTLC, use_reentrant=False, context_fn=partial(recompute_contexts, layer))
+    else:
+        out = layer(x_BTLC)
+    return out
 
 
 _SHAPES: dict[str, dict[str, Any]] = {
@@ -270,6 +330,8 @@ def _local_block(config: UniFormerV2Config, index: int, randomness: Randomness) 
         heads=config.heads,
         local_blocks=config.local_blocks,
         dw_reduction=config.dw_reduction,
+        gelu=config.gelu,
+        norm_eps=config.norm_eps,
         drop_path=_ramp(config.drop_path_backbone, index, config.layers),
         mode=config.drop_path_mode,
         randomness=randomness,

@@ -196,9 +196,10 @@ def _sum_gradients(job: Job) -> None:
 
 
 def _update(job: Job, live: float, step: int) -> float:
-    trained = [p for group in job.optimizer.param_groups for p in group["params"] if p.grad is not None]
+    trained = [p for group in job.optimizer.param_groups for p in group["params"]]
     for parameter in trained:
-        parameter.grad.div_(live)
+        # What the loss does not depend on still decays, whether or not gradients were summed over ranks.
+        parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.div_(live)
     norm = float(torch.nn.utils.clip_grad_norm_(trained, job.recipe.optim.clip_norm))
     # Applied, it would end every weight, and the next checkpoint with them.
     _require_finite("norm of the gradient", norm, step)

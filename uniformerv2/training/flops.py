@@ -1,5 +1,4 @@
-"""Multiply-accumulates of a forward pass, by formula: counters miss fused attention and count depth-wise convolutions
-as dense ones.
+"""Multiply-accumulates of a forward pass, by formula: nothing has to run, and no fused kernel hides anything.
 
 Matrix products, attention products and convolutions are counted, norms and activations are not. Two counts: of the
 algorithm as published, which is what papers state, and of the one that runs here, which gives the same result without
@@ -58,7 +57,7 @@ def count_macs(config: UniFormerV2Config, algorithm: Algorithm = "ours") -> MacC
         attention=D * (T * L * 4 * C * C + 2 * T * L * L * C),
         mlp=D * T * L * 8 * C * C,
         temporal=D * config.local_blocks * T * S * _temporal_conv(C, int(C // config.dw_reduction)),
-        global_blocks=len(config.global_layers) * (27 * T * S * C + _global_block(config, T * L, algorithm)),
+        global_blocks=len(config.global_layers) * 27 * T * S * C + _global_branch(config, T * L, algorithm),
         head=C * config.num_classes,
     )
 
@@ -68,10 +67,21 @@ def _temporal_conv(width: int, reduced: int) -> int:
     return 2 * width * reduced + 3 * reduced
 
 
-def _global_block(config: UniFormerV2Config, num_tokens: int, algorithm: Algorithm) -> int:
+def _global_branch(config: UniFormerV2Config, num_tokens: int, algorithm: Algorithm) -> int:
+    """All global blocks, and what joins them."""
+    blocks = 0
+    for index in range(len(config.global_layers)):
+        queries = index + 1 if config.fusion == "hierarchical_q" else 1
+        seen = num_tokens + 1 if config.fusion == "hierarchical_kv" and index else num_tokens
+        blocks += _global_block(config, queries, seen, algorithm)
+    joined = len(config.global_layers) * config.width**2 if config.fusion == "parallel" else 0
+    return blocks + joined
+
+
+def _global_block(config: UniFormerV2Config, num_queries: int, num_tokens: int, algorithm: Algorithm) -> int:
     C, hidden = config.width, round(config.mlp_factor * config.width)
-    small = 2 * C * C + 2 * C * hidden  # the query's own projections and MLP
+    small = num_queries * (2 * C * C + 2 * C * hidden)  # the queries' own projections and MLP
     if algorithm == "published":
-        return small + num_tokens * (2 * C * C + 2 * C)
-    # Query and value weights are applied once per head to one vector; scores and sums run over whole tokens per head.
-    return small + 2 * C * C + 2 * config.heads * num_tokens * C
+        return small + num_tokens * (2 * C * C + num_queries * 2 * C)
+    # Key and value weights are applied once per head to one vector; scores and sums run over whole tokens per head.
+    return small + num_queries * (2 * C * C + 2 * config.heads * num_tokens * C)

@@ -25,7 +25,15 @@ _MAY_DIFFER = {
     "": ("about", "finetune_recipe"),
     # The batch and the window are compared with the state: another one is a restart at the next epoch.
     "data": ("workers", "global_batch", "window", "max_hole_fraction"),
-    "runtime": ("device", "threads", "recompute_layers", "checkpoint_every", "log_every", "restart_epoch"),
+    "runtime": (
+        "device",
+        "threads",
+        "recompute_layers",
+        "recompute_every",
+        "checkpoint_every",
+        "log_every",
+        "restart_epoch",
+    ),
 }
 """Settings of a recipe with which a run may go on though they changed."""
 

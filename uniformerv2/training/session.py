@@ -186,7 +186,7 @@ def _train(
 ) -> RunState:
     recipe = task.recipe
     task.model.to(ranks.device)
-    task.model.recompute_layers(recipe.runtime.recompute_layers)
+    task.model.recompute_layers(recipe.runtime.recompute_layers, every=recipe.runtime.recompute_every)
     optimizer = make_optimizer(task.model, recipe.optim)
     if saved is not None:
         task.model.load_state_dict(saved.model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -85,7 +87,7 @@ def test_eval_mode_leaves_nothing_pending() -> None:
 def test_recomputation_counts_once(deferred: bool) -> None:
     norm = BatchNorm(6)
     defer_batch_norm(norm, deferred)
-    y = checkpoint(norm, sample().requires_grad_(), use_reentrant=False, context_fn=recompute_contexts)
+    y = checkpoint(norm, sample().requires_grad_(), use_reentrant=False, context_fn=partial(recompute_contexts, norm))
     y.square().sum().backward()
     assert num_pending_batches(norm) + int(norm.num_batches_tracked) == 1
 

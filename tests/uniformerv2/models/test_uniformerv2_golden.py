@@ -1,4 +1,4 @@
-"""The model gives the numbers of the published code: outputs, gradients, statistics, and twelve training steps."""
+"""The model gives the numbers of the published code: outputs, gradients and statistics."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 CASES = ["a_kinetics", "b_ssv2", "c3_frozen"]
 TOLERANCE = 2e-5
 """Of outputs and gradients, absolute; of values above 1 (tokens reach thousands in b_ssv2), of the largest value."""
+BF16_BOUND = 0.075
+"""Of bf16 logits, absolute, where logits have a standard deviation of 0.8 to 1.6; the published code errs as much."""
 
 LoadGolden = Callable[[str], Any]
 
@@ -60,28 +62,16 @@ def test_every_recorded_intermediate_is_the_published_one(golden: LoadGolden, ca
         assert gap(seen[name], value) < TOLERANCE * max(1.0, value.abs().max().item()), name
 
 
-@pytest.mark.parametrize("case", ["a_kinetics", "b_ssv2"])
-def test_twelve_training_steps_follow_the_published_code(golden: LoadGolden, case: str) -> None:
-    trajectory, start = golden(f"trajectory_{case}"), golden(case)
-    model = start.model().train()
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
-    for step, lr in enumerate(trajectory.facts["lr"]):
-        for group in optimiser.param_groups:
-            group["lr"] = lr
-        logits = model(trajectory.tensors["clips"][step].float())
-        loss = nn.functional.cross_entropy(logits, trajectory.tensors["labels"][step])
-        optimiser.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), 20.0)
-        optimiser.step()
-        assert loss.item() == pytest.approx(trajectory.facts["loss"][step], rel=1e-5), step
-        assert norm.item() == pytest.approx(trajectory.facts["grad_norm"][step], rel=1e-5), step
-    final = model.state_dict()
-    for key, value in trajectory.named("final.").items():
-        assert gap(final[key], value) < TOLERANCE * max(1.0, value.abs().max().item()), key
+@pytest.mark.parametrize("case", ["a_kinetics", "b_ssv2", "c3_frozen"])
+@pytest.mark.parametrize("way", ["autocast", "weights"])
+def test_bf16_stays_within_its_bound(golden: LoadGolden, case: str, way: str) -> None:
+    recorded = golden(case)
+    model, clip = recorded.model().eval(), recorded.tensors["input"]
+    if way == "weights":
+        model, clip = model.bfloat16(), clip.bfloat16()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=way == "autocast"):
+        logits = model(clip)
+    assert gap(logits, recorded.tensors["logits_fp64"]) < BF16_BOUND
 
 
 def record(model: Any) -> dict[str, Tensor]:
@@ -91,17 +81,29 @@ def record(model: Any) -> dict[str, Tensor]:
     def keep(name: str, layout: Callable[[Tensor], Tensor]) -> Callable[..., None]:
         return lambda module, inputs, output: seen.update({name: layout(output)})
 
+    def keep_parts(name: str, num_frames: int) -> Callable[..., None]:
+        def keep_them(module: Any, inputs: Any, parts: tuple[Tensor, Tensor]) -> None:
+            class_BTC, patch_BMC = parts
+            patch_BTSC = patch_BMC.unflatten(1, (num_frames, -1))
+            seen[name] = torch.cat([class_BTC[:, :, None], patch_BTSC], dim=2).flatten(1, 2).transpose(0, 1)
+
+        return keep_them
+
     def keep_input(name: str, layout: Callable[[Tensor], Tensor]) -> Callable[..., None]:
         return lambda module, inputs, output: seen.update({name: layout(inputs[0])})
 
     transformer = model.transformer
-    model.conv1.register_forward_hook(keep("patch_embed", lambda x: x.permute(0, 4, 1, 2, 3)))
+    model.conv1.register_forward_hook(
+        keep("patch_embed", lambda x: x.unflatten(2, model.config.grid).permute(0, 4, 1, 2, 3))
+    )
     model.ln_pre.register_forward_hook(keep("after_ln_pre_NT_L_C", lambda x: x.flatten(0, 1)))
     for i, block in enumerate(transformer.resblocks):
         block.register_forward_hook(keep(f"resblock{i}_L_NT_C", lambda x: x.flatten(0, 1).transpose(0, 1)))
     for j, block in enumerate(transformer.dec):
-        block.register_forward_hook(keep(f"global_cls_after_dec{j}_1_N_C", lambda x: x[None]))
-        block.ln_3.register_forward_hook(keep_input(f"global_kv_input{j}_TL_N_C", lambda x: x.transpose(0, 1)))
+        block.register_forward_hook(keep(f"global_cls_after_dec{j}_1_N_C", lambda x: x.transpose(0, 1)))
+    num_frames = model.config.num_frames // (2 if model.config.temporal_downsample else 1)
+    for j, encoding in enumerate(transformer.dpe):
+        encoding.register_forward_hook(keep_parts(f"global_kv_input{j}_TL_N_C", num_frames))
     transformer.proj.register_forward_hook(keep_input("head_input", lambda x: x))
     transformer.proj[0].register_forward_hook(keep("head_after_norm", lambda x: x))
     return seen

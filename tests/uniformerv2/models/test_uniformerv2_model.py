@@ -7,17 +7,11 @@ import dataclasses
 
 import pytest
 import torch
+from small_models import LOCAL, TINY, clips, randomised
 from torch import Tensor, nn
 
 from uniformerv2 import UniFormerV2, UniFormerV2Config
-from uniformerv2.models.blocks import PatchEmbedding, SingleQueryAttention, SpatialAttention, TemporalConv
-
-TINY = UniFormerV2Config(
-    image_size=32, patch_size=16, width=32, layers=3, heads=2, num_frames=4, num_classes=5, global_layers=(1, 2)
-)
-LOCAL = dataclasses.replace(
-    TINY, local_blocks=2, temporal_downsample=True, drop_path_backbone=0.2, drop_path_global=0.4
-)
+from uniformerv2.models.layers import PatchEmbedding, QueryAttention, SpatialAttention, TemporalConv
 
 
 def test_logits_have_a_row_per_clip() -> None:
@@ -28,6 +22,22 @@ def test_logits_have_a_row_per_clip() -> None:
 def test_a_clip_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"expected clips of shape \[B, 3, 4, 32, 32\], got"):
         UniFormerV2(TINY)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float64, torch.float16, torch.bfloat16, torch.int64])
+def test_a_clip_of_another_dtype_is_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(ValueError, match=f"expected clips of torch.float32, normalised as .*, got {dtype}"):
+        UniFormerV2(TINY)(clips(TINY, 1).to(dtype))
+    if not dtype.is_floating_point:
+        with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(ValueError, match=f"got {dtype}"):
+            UniFormerV2(TINY)(clips(TINY, 1).to(dtype))
+
+
+def test_a_model_of_another_dtype_takes_clips_of_its_own() -> None:
+    model = UniFormerV2(LOCAL).double().eval()
+    assert model(clips(LOCAL, 1).double()).dtype == torch.float64
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert UniFormerV2(LOCAL).eval()(clips(LOCAL, 1).bfloat16()).isfinite().all()
 
 
 def test_any_grid_and_an_odd_number_of_frames_work() -> None:
@@ -70,6 +80,35 @@ def test_new_blocks_start_as_identities() -> None:
     torch.testing.assert_close(local(batch), plain.eval()(batch), rtol=0, atol=1e-6)
 
 
+def test_image_models_without_a_first_norm_or_with_another_activation_have_a_place() -> None:
+    batch, outputs = clips(TINY, 2), []
+    for changes in ({}, {"gelu": "exact"}, {"gelu": "tanh"}, {"norm_eps": 1e-2}, {"pre_norm": False}):
+        config = dataclasses.replace(TINY, **changes)
+        torch.manual_seed(0)
+        model = randomised(UniFormerV2(config)).eval()
+        assert any(name.startswith("ln_pre") for name in model.state_dict()) == config.pre_norm
+        outputs.append(model(batch))
+    assert all((a - b).abs().max() > 1e-6 for i, a in enumerate(outputs) for b in outputs[:i])
+
+
+@pytest.mark.parametrize("config", [TINY, LOCAL, dataclasses.replace(TINY, frozen_backbone=True)])
+def test_kept_features_give_the_same_logits_and_gradients(config: UniFormerV2Config) -> None:
+    model = randomised(UniFormerV2(config)).eval()
+    batch = clips(config, 2)
+    with torch.no_grad():
+        features = model.features(batch)
+    model.classify(features).square().sum().backward()
+    from_features = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    logits = model(batch)
+    logits.square().sum().backward()
+    assert torch.equal(model.classify(features), logits)
+    behind = {n: p.grad for n, p in model.named_parameters() if n in from_features}
+    assert all(torch.equal(behind[name], grad) for name, grad in from_features.items())
+    assert {"transformer.proj.2.weight", "transformer.dpe.0.weight"} <= set(from_features)
+    assert not any("resblocks" in name or "conv1" in name for name in from_features)
+
+
 def test_a_frozen_backbone_gets_no_gradient_and_records_nothing() -> None:
     model = randomised(UniFormerV2(dataclasses.replace(TINY, frozen_backbone=True)))
     outputs: list[Tensor] = []
@@ -78,27 +117,6 @@ def test_a_frozen_backbone_gets_no_gradient_and_records_nothing() -> None:
     assert not outputs[0].requires_grad
     assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
     assert "transformer.balance" not in model.state_dict()
-
-
-def test_recomputed_layers_change_no_number() -> None:
-    model = randomised(UniFormerV2(LOCAL)).train()
-    recomputed = copy.deepcopy(model)
-    recomputed.recompute_layers(2)
-    for each in (model, recomputed):
-        each.randomness.begin(1, 2, torch.tensor([5, 9]), torch.zeros(2, dtype=torch.int64))
-        each(clips(LOCAL, 2)).square().sum().backward()
-    for (name, a), b in zip(model.named_parameters(), recomputed.parameters(), strict=True):
-        assert torch.equal(a.grad, b.grad), name  # type: ignore[arg-type]
-    for (name, a), b in zip(model.named_buffers(), recomputed.buffers(), strict=True):
-        assert torch.equal(a, b), name
-
-
-def test_half_precision_stays_close() -> None:
-    model = randomised(UniFormerV2(LOCAL)).eval()
-    batch = clips(LOCAL, 2)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        half = model(batch)
-    assert (half.float() - model(batch)).abs().max() < 0.2
 
 
 def test_a_copied_model_keeps_one_source_of_randomness_of_its_own() -> None:
@@ -114,7 +132,7 @@ def test_patch_embedding_is_a_convolution(downsample: bool) -> None:
     embed, clip = PatchEmbedding(8, 4, downsample), torch.randn(2, 3, 6, 8, 12)
     stride, padding = ((2, 4, 4), (1, 0, 0)) if downsample else ((1, 4, 4), (0, 0, 0))
     expected = nn.functional.conv3d(clip, embed.weight, stride=stride, padding=padding)
-    torch.testing.assert_close(embed(clip), expected.permute(0, 2, 3, 4, 1))
+    torch.testing.assert_close(embed(clip), expected.permute(0, 2, 3, 4, 1).flatten(2, 3))
 
 
 def test_temporal_convolution_is_a_convolution() -> None:
@@ -127,25 +145,12 @@ def test_temporal_convolution_is_a_convolution() -> None:
 def test_attention_is_multi_head_attention() -> None:
     reference = nn.MultiheadAttention(32, 2, batch_first=True)
     nn.init.normal_(reference.in_proj_bias)
-    spatial, single = SpatialAttention(32, 2), SingleQueryAttention(32, 2)
+    spatial, single = SpatialAttention(32, 2), QueryAttention(32, 2)
     for attention in (spatial, single):
         attention.load_state_dict(reference.state_dict())
     x_BTLC, query_BC = torch.randn(2, 3, 5, 32), torch.randn(2, 32)
     frames, tokens_BMC = x_BTLC.flatten(0, 1), x_BTLC.flatten(1, 2)
     torch.testing.assert_close(spatial(x_BTLC).flatten(0, 1), reference(frames, frames, frames)[0])
     expected_BC = reference(query_BC[:, None], tokens_BMC, tokens_BMC)[0][:, 0]
-    torch.testing.assert_close(single(query_BC, tokens_BMC), expected_BC)
-
-
-def clips(config: UniFormerV2Config, count: int) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(count, 3, config.num_frames, *config.frame_size, generator=generator)
-
-
-def randomised(model: UniFormerV2) -> UniFormerV2:
-    """Fresh blocks are identities and would hide mistakes: every parameter gets a value of its own."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model
+    for parts in ([tokens_BMC], [tokens_BMC[:, :4], tokens_BMC[:, 4:]]):
+        torch.testing.assert_close(single(query_BC[:, None], parts)[:, 0], expected_BC)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from uniformerv2 import UniFormerV2Config
+from uniformerv2 import UniFormerV2, UniFormerV2Config
+from uniformerv2.models.fusion import Fusion
 from uniformerv2.training.flops import count_macs
 
 NAMES = (
@@ -45,6 +49,32 @@ def test_only_the_global_blocks_cost_less_here() -> None:
     ours, published = count_macs(config), count_macs(config, "published")
     assert ours.total == published.total - (published.global_blocks - ours.global_blocks)
     assert ours.total / published.total == pytest.approx(0.951, abs=1e-3)
+
+
+def test_fusions_cost_what_they_add_to_the_sequential_one() -> None:
+    base = UniFormerV2Config.variant("b16")
+    plain = count_macs(base).total
+    cost = {fusion: count_macs(dataclasses.replace(base, fusion=fusion)).total - plain for fusion in get_args(Fusion)}
+    one_block = plain - count_macs(dataclasses.replace(base, global_layers=(8, 9, 10))).total - 27 * 8 * 196 * 768
+    assert cost == {
+        "sequential": 0,
+        "parallel": 4 * 768**2,
+        "hierarchical_kv": 3 * 2 * 12 * 768,
+        "hierarchical_q": (1 + 2 + 3) * one_block,
+    }
+
+
+@pytest.mark.parametrize("fusion", get_args(Fusion))
+@pytest.mark.parametrize("kind", ["kinetics", "ssv2"])
+def test_the_count_of_our_algorithm_is_what_torch_counts(fusion: Fusion, kind: str) -> None:
+    base = UniFormerV2Config.variant("b16", kind=kind, frames=4)  # type: ignore[arg-type]
+    config = dataclasses.replace(base, layers=3, global_layers=(0, 2), image_size=(32, 48), fusion=fusion)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        UniFormerV2(config).train()(torch.empty(1, 3, 4, 32, 48))
+    counted = counter.get_total_flops()
+    # Torch sees no convolution over time: it runs as scaled sums of neighbouring frames.
+    temporal = 2 * 3 * 2 * 512 * 3 * 2 * 6 if kind == "ssv2" else 0
+    assert counted + temporal == 2 * count_macs(config).total
 
 
 def test_a_training_step_costs_three_forward_passes_of_two_operations_each() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from k710.config import to_mapping
 from k710.errors import UsageError
 from uniformerv2 import UniFormerV2Config
 from uniformerv2.config import Recipe, read_recipe, recipe_names, resolve_recipe
@@ -49,8 +51,37 @@ PUBLISHED = {
 """The published runs that each packaged recipe repeats."""
 
 
-def test_every_packaged_recipe_but_the_tiny_ones_repeats_a_published_run() -> None:
-    assert set(recipe_names()) == {*PUBLISHED, "tiny_cpu", "tiny_cpu_finetune"}
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "k710_b16_local": {"global_layers": (), "local_blocks": 2},
+    "k710_b16_both": {"local_blocks": 2},
+    "k710_b16_none": {"global_layers": ()},
+    "k710_b16_parallel": {"fusion": "parallel"},
+    "k710_b16_hierarchical_kv": {"fusion": "hierarchical_kv"},
+    "k710_b16_hierarchical_q": {"fusion": "hierarchical_q"},
+}
+"""What each ablation changes in the model of ``k710_b16``, which is the paper's choice: global blocks, in sequence."""
+
+
+def test_every_packaged_recipe_is_a_published_run_an_ablation_or_tiny() -> None:
+    assert set(recipe_names()) == {*PUBLISHED, *ABLATIONS, "tiny_cpu", "tiny_cpu_finetune"}
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_changes_what_it_names_and_nothing_else(name: str) -> None:
+    changed, original = recipe_of(name), recipe_of("k710_b16")
+    assert changed.model == dataclasses.replace(original.model, **ABLATIONS[name])
+    same = {"about": "", "finetune_recipe": "", "model": original.model}
+    assert dataclasses.replace(changed, **same) == dataclasses.replace(original, **same)
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_can_be_fine_tuned(name: str) -> None:
+    """With the recipe that it names, or with the one that its file says to use."""
+    pretrained = recipe_of(name)
+    settings = [] if pretrained.finetune_recipe else ["model.global_layers=[]"]
+    values = read_recipe(pretrained.finetune_recipe or "b16_from_k710")
+    model = resolve_recipe(values, settings, model=to_mapping(pretrained.model), where=name).model
+    assert dataclasses.replace(model, num_classes=710) == pretrained.model
 
 
 @pytest.mark.parametrize(("name", "run"), [(name, run) for name, runs in PUBLISHED.items() for run in runs])
@@ -120,7 +151,7 @@ def test_published_architectures_are_the_variants() -> None:
 def test_an_unknown_recipe_lists_those_there_are() -> None:
     with pytest.raises(UsageError, match="unknown recipe 'k710_b32'") as caught:
         read_recipe("k710_b32")
-    assert "k710_b16, k710_l14" in caught.value.hint
+    assert "b16_from_k710, k710_b16, k710_b16_both" in caught.value.hint
 
 
 def test_set_changes_one_value_and_names_unknown_ones() -> None:
