@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,14 @@ from .options import (
     is_first_rank,
 )
 
+if TYPE_CHECKING:
+    from uniformerv2.weights.load_report import LoadReport
+
+INIT_HELP = (
+    "First weights: run:PATH, official:PATH, or an image transformer: clip, open_clip, open_clip_quickgelu, hf_clip, "
+    "hf_clip_gelu, dino, dinov2, mae, beit, deit3, timm or timm_quickgelu:PATH; none are random."
+)
+
 
 def pretrain(
     recipe: Annotated[str, typer.Option("--recipe", help="A packaged recipe by name, or a TOML file.")] = "tiny_cpu",
@@ -28,7 +36,7 @@ def pretrain(
     out: Annotated[Path, typer.Option("--out", help="Folder of the run.")] = DEFAULT_RUN,
     init: Annotated[
         str | None,
-        typer.Option("--init", metavar="KIND:PATH", help="First weights: run:, official: or clip:PATH."),
+        typer.Option("--init", metavar="KIND:PATH", help=INIT_HELP),
     ] = None,
     resume: Resume = False,
     fresh: Fresh = False,
@@ -57,6 +65,12 @@ def pretrain(
         overrides=tuple(settings or ()),
     )
     with Stages() as stages:
-        summary = library(config, on_progress=shown_on(stages, "pretrain"))
+        summary = library(config, on_progress=shown_on(stages, "pretrain"), on_loaded=show_loaded)
     if is_first_rank():
         typer.echo(json.dumps(to_mapping(summary), indent=1) if as_json else describe_run(summary))
+
+
+def show_loaded(report: LoadReport) -> None:
+    """Print on stderr what became of the initial weights."""
+    for line in str(report).splitlines():
+        typer.echo(f"init: {line}", err=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from k710.errors import CheckpointError, UsageError
 from k710.labels import LabelMap, load_labels
 from k710.shards.index import ShardIndex
-from uniformerv2 import UniFormerV2
+from uniformerv2 import UniFormerV2, UniFormerV2Config
 from uniformerv2.config import Recipe, read_recipe, resolve_recipe
 from uniformerv2.training.distributed import Ranks, on_ranks
 from uniformerv2.training.lineage import Lineage
@@ -17,12 +19,18 @@ from uniformerv2.training.metrics import OnProgress, silent
 from uniformerv2.training.session import run
 from uniformerv2.training.source import file_sha256, new_model, read_source, start_model
 from uniformerv2.training.task import RunSummary, Task
-from uniformerv2.weights.image_vit import load_clip
-from uniformerv2.weights.published import read_weights
+from uniformerv2.weights.files import read_weights
+from uniformerv2.weights.image_kinds import KINDS
+from uniformerv2.weights.image_vit import load_image_vit, source_settings
+from uniformerv2.weights.load_report import LoadReport
 
 TARGET = "k710"
-INIT_KINDS = ("run", "official", "clip")
-"""``run``: weights of ours; ``official``: a published UniFormerV2; ``clip``: OpenAI CLIP's image transformer."""
+INIT_KINDS = ("run", "official", *KINDS)
+"""``run``: weights of ours; ``official``: a published UniFormerV2; the others: image transformers."""
+SOURCE_SETTINGS = ("gelu", "norm_eps", "pre_norm")
+"""Settings of a model that its initial weights decide, because they were trained with them."""
+
+OnLoaded = Callable[[LoadReport], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,8 +61,32 @@ class PretrainConfig:
             raise UsageError(f"--devices must be at least 1, got {self.devices}")
 
 
-def pretrain(config: PretrainConfig, *, on_progress: OnProgress = silent) -> RunSummary:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Start:
+    """What a run starts from."""
+
+    recipe: Recipe
+    """With the settings that the initial weights decide."""
+    model: UniFormerV2
+    """With its initial weights."""
+    lineage: Lineage
+    """What they have seen."""
+    init: dict[str, str]
+    """What they are."""
+    report: LoadReport | None = None
+    """What became of the entries of an image transformer."""
+
+
+def unreported(_: LoadReport) -> None:
+    """Show nothing."""
+
+
+def pretrain(
+    config: PretrainConfig, *, on_progress: OnProgress = silent, on_loaded: OnLoaded = unreported
+) -> RunSummary:
     """Train a K710 model to the end of its recipe, going on from where the run folder is.
+
+    ``on_loaded`` is told what became of an image transformer's weights; with several devices it must be picklable.
 
     Raises:
         UsageError: wrong settings, or a folder that holds something else.
@@ -64,7 +96,7 @@ def pretrain(config: PretrainConfig, *, on_progress: OnProgress = silent) -> Run
         StoppedOnPurposeError: SIGTERM came; the run is saved.
     """
     recipe = _recipe(config)
-    work = functools.partial(_pretrain_on_rank, config)
+    work = functools.partial(_pretrain_on_rank, config, on_loaded)
     return on_ranks(work, devices=config.devices, device=recipe.runtime.device, on_progress=on_progress)
 
 
@@ -76,18 +108,21 @@ def _recipe(config: PretrainConfig) -> Recipe:
     return recipe
 
 
-def _pretrain_on_rank(config: PretrainConfig, ranks: Ranks, on_progress: OnProgress) -> RunSummary:
-    recipe, labels = _recipe(config), load_labels()
+def _pretrain_on_rank(config: PretrainConfig, on_loaded: OnLoaded, ranks: Ranks, on_progress: OnProgress) -> RunSummary:
+    labels = load_labels()
     index = ShardIndex(config.data)
-    model, lineage, init = _start(recipe, config.init, labels)
+    start = _start(_recipe(config), config.init, labels)
+    if start.report is not None and ranks.rank == 0:
+        on_loaded(start.report)
+    recipe = start.recipe
     task = Task(
         command="pretrain",
         target=TARGET,
         releases=(),
         recipe=recipe,
-        model=model,
-        lineage=lineage,
-        init=init,
+        model=start.model,
+        lineage=start.lineage,
+        init=start.init,
         index=index,
         view=index.view(recipe.data.view) if recipe.optim.epochs else None,
         labels=labels,
@@ -99,21 +134,52 @@ def _pretrain_on_rank(config: PretrainConfig, ranks: Ranks, on_progress: OnProgr
     return run(task, ranks, on_progress)
 
 
-def _start(recipe: Recipe, init: str | None, labels: LabelMap) -> tuple[UniFormerV2, Lineage, dict[str, str]]:
-    """The model, what its weights have seen, and what they are."""
+def _start(recipe: Recipe, init: str | None, labels: LabelMap) -> _Start:
+    """The model that a run starts from, and the recipe as its weights need it."""
     if init is None:
-        return new_model(recipe.model, recipe.seed), Lineage(), {"kind": "random"}
+        model = new_model(recipe.model, recipe.seed)
+        return _Start(recipe=recipe, model=model, lineage=Lineage(), init={"kind": "random"})
     kind, sign, name = init.partition(":")
     if not sign or kind not in INIT_KINDS:
         raise UsageError(f"--init {init}: expected KIND:PATH", hint=f"kinds: {', '.join(INIT_KINDS)}")
     path = Path(name)
-    if kind == "clip":
-        model = new_model(recipe.model, recipe.seed)
-        load_clip(model, read_weights(path))
-        # CLIP has seen no Kinetics list that is known of; lineage is about views.
-        return model, Lineage(), {"kind": kind, "sha256": file_sha256(path)}
+    if kind in KINDS:
+        return _start_from_image(recipe, kind, path)
     source = read_source(path)
     if (source.classes is None) != (kind == "official"):
         raise CheckpointError(f"{path}: not weights of kind {kind!r}", hint=f"kinds: {', '.join(INIT_KINDS)}")
+    # Published weights, and runs from before these settings, were trained with the defaults.
+    settings = {name: source.model.get(name, default) for name, default in _defaults().items()}
+    recipe = _obeying(recipe, settings, kind)
     model = start_model(recipe.model, source, TARGET, recipe.head, labels, recipe.seed)
-    return model, source.lineage, {"kind": kind, "sha256": source.sha256}
+    return _Start(recipe=recipe, model=model, lineage=source.lineage, init={"kind": kind, "sha256": source.sha256})
+
+
+def _start_from_image(recipe: Recipe, kind: str, path: Path) -> _Start:
+    """The start from an image transformer."""
+    weights = read_weights(path)
+    try:
+        recipe = _obeying(recipe, source_settings(kind, weights), kind)
+        model = new_model(recipe.model, recipe.seed)
+        report = load_image_vit(model, kind, weights)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error.message}", hint=error.hint) from error
+    # Image models have seen no Kinetics list that is known of; lineage is about views.
+    init = {"kind": kind, "sha256": file_sha256(path)}
+    return _Start(recipe=recipe, model=model, lineage=Lineage(), init=init, report=report)
+
+
+def _obeying(recipe: Recipe, settings: Mapping[str, Any], kind: str) -> Recipe:
+    """The recipe with the settings that its initial weights decide; one that asks for others is refused."""
+    for name, default in _defaults().items():
+        asked = getattr(recipe.model, name)
+        if asked not in (default, settings[name]):
+            raise UsageError(
+                f"model.{name} is {asked!r} in the recipe, the weights of kind {kind} need {settings[name]!r}",
+                hint=f"leave model.{name} out: the initial weights decide it",
+            )
+    return replace(recipe, model=replace(recipe.model, **settings))
+
+
+def _defaults() -> dict[str, Any]:
+    return {f.name: f.default for f in fields(UniFormerV2Config) if f.name in SOURCE_SETTINGS}

@@ -12,9 +12,12 @@ from k710.errors import CheckpointError, UsageError
 from k710.labels import NUM_CLASSES, TAXONOMIES, LabelMap, published_order
 
 ORDER_HINT = (
-    "name the order: --set head.class_order=canonical, =uniformerv2 (heads published by OpenGVLab) or =FILE.csv with a "
-    "`name` column in row order; or start a new classifier with --set head.init=random"
+    "name the order: --set head.class_order=canonical (alphabetical; for K710 as in mmaction2), =uniformerv2 "
+    "(heads published by OpenGVLab) or =FILE.csv with a `name` column in row order; or start a new classifier with "
+    "--set head.init=random"
 )
+CANONICAL_ORDERS = ("canonical", "mmaction2")
+"""Names of the order of the taxonomy's indices: alphabetical for a release, and for K710 the one that mmaction2 set."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,11 +57,32 @@ class ClassTable:
         rows: dict[int, int] = {}
         for row, name in enumerate(self.names):
             if name not in known:
-                raise CheckpointError(f"class table row {row}: {self.taxonomy} has no class {name!r}")
+                near = ", ".join(map(repr, labels.nearest(self.taxonomy, name)))
+                raise CheckpointError(
+                    f"class table row {row}: {self.taxonomy} has no class {name!r}",
+                    hint=f"nearest: {near}" if near else f"the table is not one of {self.taxonomy}",
+                )
             if known[name] in rows:
                 raise CheckpointError(f"class table rows {rows[known[name]]} and {row} are both {name!r}")
             rows[known[name]] = row
         return rows
+
+    def rows_from(self, source: ClassTable, labels: LabelMap) -> list[int]:
+        """Row of ``source`` for row 0, 1, ... of this table, found by class: any subset, in any order.
+
+        Raises:
+            CheckpointError: a class is not in ``source``, or a table has a name that is none.
+        """
+        # Orders agree on where the K400 classes are, not on their order among themselves: rows go by name.
+        row_of = source.canonical_rows(labels)
+        wanted = list(self.canonical_rows(labels))
+        missing = [labels.rows[c].name for c in wanted if c not in row_of]
+        if missing:
+            raise CheckpointError(
+                f"the checkpoint's head lacks {len(missing)} classes of {self.taxonomy}, such as {missing[0]!r}",
+                hint="start a new classifier with --set head.init=random",
+            )
+        return [row_of[c] for c in wanted]
 
 
 def named_order(order: str, num_rows: int, labels: LabelMap) -> ClassTable:
@@ -71,7 +95,7 @@ def named_order(order: str, num_rows: int, labels: LabelMap) -> ClassTable:
     if num_rows not in sizes:
         raise UsageError(f"a head of {num_rows} classes is of no known taxonomy", hint=f"known: {sorted(sizes)}")
     taxonomy = sizes[num_rows]
-    if order == "canonical":
+    if order in CANONICAL_ORDERS:
         return ClassTable.of(labels, taxonomy)
     if order == "uniformerv2":
         rows = [labels.rows[index] for index in published_order(f"uniformerv2_{taxonomy}")]
@@ -79,7 +103,8 @@ def named_order(order: str, num_rows: int, labels: LabelMap) -> ClassTable:
         return ClassTable(taxonomy=taxonomy, names=names)
     if order.endswith(".csv"):
         return ClassTable(taxonomy=taxonomy, names=_names_of(Path(order), num_rows))
-    raise UsageError(f"unknown head.class_order {order!r}", hint="canonical, uniformerv2, or a path that ends in .csv")
+    known = ", ".join((*CANONICAL_ORDERS, "uniformerv2"))
+    raise UsageError(f"unknown head.class_order {order!r}", hint=f"{known}, or a path that ends in .csv")
 
 
 def _names_of(path: Path, num_rows: int) -> tuple[str, ...]:

@@ -29,9 +29,12 @@ from uniformerv2.training.checkpoint import (
     parse_checkpoint,
     parsing,
 )
-from uniformerv2.training.classes import ORDER_HINT, ClassTable, named_order
+from uniformerv2.training.classes import CANONICAL_ORDERS, ORDER_HINT, ClassTable, named_order
 from uniformerv2.training.lineage import Lineage, read_lineage
-from uniformerv2.weights.published import as_tensor, read_weights, strip_prefixes, unreadable, unwrap
+from uniformerv2.weights.files import INDEX_SUFFIX, parts_of, read_weights, unreadable
+from uniformerv2.weights.layouts import read_layout
+from uniformerv2.weights.positions import POSITIONS
+from uniformerv2.weights.published import as_tensor, require_fit
 from uniformerv2.weights.remap import HEAD_KEYS, select_rows
 
 
@@ -47,6 +50,8 @@ class Source:
     """Videos the weights have seen; unknown for a bare state dict."""
     classes: ClassTable | None = None
     """Row by row; None: the file does not say."""
+    class_order: str = ""
+    """Order of the rows in the program that wrote the file; empty: unknown."""
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Resolved settings of the run that made them; empty: the file does not say."""
     data_digest: str = ""
@@ -115,9 +120,9 @@ def read_source(path: Path) -> Source:
             config=p.config,
             data_digest=p.data_digest,
         )
-    weights, _ = strip_prefixes(unwrap(content)[0])
-    state = {name: as_tensor(name, value) for name, value in weights.items()}
-    return Source(state=state, sha256=sha256, lineage=Lineage(known=False))
+    layout = read_layout(content)
+    state = {name: as_tensor(name, value) for name, value in layout.weights.items()}
+    return Source(state=state, sha256=sha256, lineage=Lineage(known=False), class_order=layout.class_order)
 
 
 def start_model(
@@ -127,6 +132,8 @@ def start_model(
     model = new_model(config, seed)
     if source is not None:
         state = dict(source.state)
+        # Before the head is changed: a message should speak of the file as it is. These entries are fitted below.
+        require_fit(state, model.state_dict(), apart_from=(*HEAD_KEYS, POSITIONS))
         if head.init == "random":
             # Not of the same seed: torch would draw the very rows that the K710 head began with, and the features
             # that were trained against those rows still fit them.
@@ -151,21 +158,30 @@ def _other_seed(seed: int) -> int:
 
 
 def source_classes(source: Source, class_order: str, labels: LabelMap) -> ClassTable:
-    """The class of each row of the source's head: its own table, else the order that the user names.
+    """The class of each row of the source's head: its own table, else the order of its format or that the user names.
 
     Raises:
-        CheckpointError: neither says.
-        UsageError: both do.
+        CheckpointError: the head is none, its own table is of another size, or nothing says which class a row is.
+        UsageError: the source and the user both say, and not the same.
     """
+    num_rows = _num_head_rows(source.state)
     if source.classes is not None:
         if class_order:
             raise UsageError("the checkpoint has its own class table", hint="leave head.class_order out")
+        if len(source.classes.names) != num_rows:
+            raise CheckpointError(f"the checkpoint names {len(source.classes.names)} classes, its head has {num_rows}")
         return source.classes
-    if HEAD_KEYS[0] not in source.state:
-        raise CheckpointError(f"the checkpoint has no classifier ({HEAD_KEYS[0]})", hint="--set head.init=random")
+    # A file of names is taken all the same: mmaction2 trains on any list, and only what it publishes has its order.
+    if source.class_order and not class_order.endswith(".csv"):
+        if class_order and {class_order, source.class_order}.difference(CANONICAL_ORDERS):
+            raise UsageError(
+                f"the checkpoint is one of {source.class_order}, whose heads are not in the order {class_order!r}",
+                hint="leave head.class_order out, or name a .csv of its classes",
+            )
+        class_order = source.class_order
     if not class_order:
         raise CheckpointError("the checkpoint does not say which class each row of its head is", hint=ORDER_HINT)
-    return named_order(class_order, len(source.state[HEAD_KEYS[0]]), labels)
+    return named_order(class_order, num_rows, labels)
 
 
 def head_rows(source: Source, target: str, class_order: str, labels: LabelMap) -> list[int]:
@@ -174,16 +190,18 @@ def head_rows(source: Source, target: str, class_order: str, labels: LabelMap) -
     Raises:
         CheckpointError: the order of the rows is unknown, or a class of the target is not among them.
     """
-    # Orders agree on where the K400 classes are, not on their order among themselves: rows go by name.
-    row_of = source_classes(source, class_order, labels).canonical_rows(labels)
-    wanted = labels.rows_for(target)
-    missing = [labels.rows[c].name for c in wanted if c not in row_of]
-    if missing:
-        raise CheckpointError(
-            f"the checkpoint's head lacks {len(missing)} classes of {target}, such as {missing[0]!r}",
-            hint="start a new classifier with --set head.init=random",
-        )
-    return [row_of[c] for c in wanted]
+    return ClassTable.of(labels, target).rows_from(source_classes(source, class_order, labels), labels)
+
+
+def _num_head_rows(state: Mapping[str, Tensor]) -> int:
+    """Classes of the head in ``state``, after a look whether it is one."""
+    absent = [key for key in HEAD_KEYS if key not in state]
+    if absent:
+        raise CheckpointError(f"the checkpoint has no classifier ({absent[0]})", hint="--set head.init=random")
+    weight, bias = (state[key].shape for key in HEAD_KEYS)
+    if len(weight) != 2 or bias != weight[:1]:
+        raise CheckpointError(f"the checkpoint's classifier is damaged: weight {tuple(weight)}, bias {tuple(bias)}")
+    return int(weight[0])
 
 
 def model_config(values: Mapping[str, Any], **changes: Any) -> UniFormerV2Config:
@@ -192,9 +210,13 @@ def model_config(values: Mapping[str, Any], **changes: Any) -> UniFormerV2Config
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes."""
+    """sha256 of a file's bytes; of an index of weights files, also over the files that it names."""
     with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+        digest = hashlib.file_digest(handle, "sha256")
+    if path.name.endswith(INDEX_SUFFIX):
+        for name in sorted(parts_of(path)):
+            digest.update(bytes.fromhex(file_sha256(path.parent / name)))
+    return digest.hexdigest()
 
 
 def _header(path: Path) -> dict[str, Any] | None:

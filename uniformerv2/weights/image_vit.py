@@ -1,59 +1,90 @@
-"""Image transformers as the start of a video model: OpenAI CLIP, whose names UniFormerV2 keeps.
+"""Image transformers as the start of a video model: CLIP, DINO, MAE and others of the same plain build.
 
-The backbone comes from the image model, its patch convolution given a time axis; global blocks, temporal convolutions
-and the head keep their initial values. Each kind of image model is one reader in ``KINDS``.
+The backbone comes from the image model, its patch convolution given a time axis and its positions resized to the grid
+of the video model; global blocks, temporal convolutions and the head keep their initial values. Every entry of the
+source is taken, folded exactly into another, or left out for a reason; what has no exact place is refused.
+
+Axes: L = 1 + H*W positions with the class in front, C width, P patch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from k710.errors import CheckpointError
-from uniformerv2.weights.published import LoadReport, as_tensor, copy_into, require_match
+from uniformerv2.models.uniformerv2 import UniFormerV2, UniFormerV2Config
+from uniformerv2.weights.image_kinds import KINDS, require_kind, settings_of
+from uniformerv2.weights.image_source import ImageSource, open_source
+from uniformerv2.weights.load_report import LoadReport
+from uniformerv2.weights.positions import POSITIONS, resize_positions
+from uniformerv2.weights.published import copy_into, require_match
 
 Inflation = Literal["centre", "mean"]
 """How a 2-D kernel fills a 3-D one: as its middle frame among zeros, or spread evenly over the frames."""
 
-Ignored = tuple[tuple[str, str], ...]
-
 IMAGE_NAMES = ("class_embedding", "positional_embedding", "conv1.", "ln_pre.", "transformer.resblocks.")
 """Beginnings of the keys that an image transformer has too; of these, temporal convolutions are the model's own."""
+_KERNEL = "conv1.weight"
 
-_UNUSED = {
-    "proj": "projects to the space shared with text, which a classifier does not use",
-    "ln_post.weight": "the class token goes to the head without a last norm",
-    "ln_post.bias": "the class token goes to the head without a last norm",
-}
+
+def source_settings(kind: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """``gelu``, ``norm_eps`` and ``pre_norm`` of a model whose backbone computes what this image transformer does.
+
+    Raises:
+        ValueError: an unknown kind.
+        CheckpointError: the weights are of another kind, or of none that fits.
+    """
+    source = open_source(state_dict)
+    require_kind(source, kind)
+    return settings_of(source, kind)
 
 
 def load_image_vit(
-    model: nn.Module, kind: str, state_dict: Mapping[str, Any], inflation: Inflation = "centre"
+    model: UniFormerV2, kind: str, state_dict: Mapping[str, Any], inflation: Inflation = "centre"
 ) -> LoadReport:
     """Fill the backbone of ``model`` from an image transformer of one of ``KINDS``, and say what was taken.
 
+    How many attention heads the source has is not in its weights: ``model`` must have as many.
+
     Raises:
         ValueError: an unknown kind or inflation.
-        CheckpointError: a key is missing, unexpected or of another shape; the model is then as it was.
+        CheckpointError: the source is of another kind or size, a model of its settings is needed, or something in it
+            has no exact place in the model; the model is then as it was.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    source, ignored, prefix = KINDS[kind](state_dict)
+    source = open_source(state_dict)
+    require_kind(source, kind)
+    _require_settings(model.config, settings_of(source, kind), kind)
+    KINDS[kind].read(source)
     state = model.state_dict()
     expected = {key: value for key, value in state.items() if key.startswith(IMAGE_NAMES) and ".lmhra" not in key}
-    _require_same_grid(source, expected)
-    inflated = tuple(k for k in source if k in expected and source[k].ndim == 4 and expected[k].ndim == 5)
+    tensors = source.tensors
+    _require_size(tensors, model.config)
+    resized = _fit_positions(source, model.config.grid)
+    inflated = tuple(k for k in tensors if k in expected and tensors[k].ndim == 4 and expected[k].ndim == 5)
     for key in inflated:
-        source[key] = inflate(source[key], expected[key].shape[2], inflation)
-    require_match(source, expected)
-    copy_into(model, source)
-    fresh = tuple(key for key in state if key not in expected)
-    return LoadReport(taken=tuple(expected), ignored=ignored, prefix=prefix, inflated=inflated, fresh=fresh)
+        tensors[key] = inflate(tensors[key], expected[key].shape[2], inflation)
+    # Quoted, because what nothing explains must not pass for a key of ours that happens to have its name.
+    left = {repr(source.prefix + name): value for name, value in source.entries.items()}
+    left |= {repr(key): torch.empty(0) for key in source.unexplained}
+    require_match({**tensors, **left}, expected)
+    copy_into(model, tensors)
+    return LoadReport(
+        taken=tuple(expected),
+        ignored=tuple(source.ignored),
+        prefix=source.prefix,
+        renamed=tuple(source.renamed),
+        folded=tuple(source.folded),
+        resized=resized,
+        inflated=inflated,
+        fresh=tuple(key for key in state if key not in expected),
+    )
 
 
-def load_clip(model: nn.Module, state_dict: Mapping[str, Any], inflation: Inflation = "centre") -> LoadReport:
+def load_clip(model: UniFormerV2, state_dict: Mapping[str, Any], inflation: Inflation = "centre") -> LoadReport:
     """Fill the backbone of ``model`` from OpenAI CLIP: a whole CLIP, its ``visual.`` part, or that without prefix."""
     return load_image_vit(model, "clip", state_dict, inflation)
 
@@ -72,34 +103,62 @@ def inflate(kernel: Tensor, depth: int, inflation: Inflation = "centre") -> Tens
     return inflated
 
 
-def read_clip(state_dict: Mapping[str, Any]) -> tuple[dict[str, Tensor], Ignored, str]:
-    """The image transformer of a CLIP state dict under our names, what is left out and why, and the stripped prefix."""
-    prefix = "visual." if any(key.startswith("visual.") for key in state_dict) else ""
-    source: dict[str, Tensor] = {}
-    ignored: list[tuple[str, str]] = []
-    for key, value in state_dict.items():
-        name = key.removeprefix(prefix)
-        if prefix and not key.startswith(prefix):
-            ignored.append((key, "belongs to the text transformer, or to both"))
-        elif name in _UNUSED:
-            ignored.append((key, _UNUSED[name]))
-        else:
-            source[name] = as_tensor(key, value)
-    return source, tuple(ignored), prefix
+def _require_settings(config: UniFormerV2Config, settings: Mapping[str, Any], kind: str) -> None:
+    """Refuse a model that would compute something else with the same weights."""
+    wrong = {name: value for name, value in settings.items() if getattr(config, name) != value}
+    if wrong:
+        named = ", ".join(f"{name}={value!r}, not {getattr(config, name)!r}" for name, value in wrong.items())
+        raise CheckpointError(
+            f"weights of kind {kind} need a model with {named}",
+            hint="replace these fields of its config by source_settings(kind, state_dict)",
+        )
 
 
-KINDS: dict[str, Callable[[Mapping[str, Any]], tuple[dict[str, Tensor], Ignored, str]]] = {
-    "clip": read_clip,
-}
-"""Kind of image transformer -> reader of its state dict."""
-
-
-def _require_same_grid(source: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Refuse a position table for another number of patches: the published models never interpolate one."""
-    name = "positional_embedding"
-    if name not in source or len(source[name]) == len(expected[name]):
+def _require_size(tensors: Mapping[str, Tensor], config: UniFormerV2Config) -> None:
+    """Refuse an image transformer of another width, depth or patch size in one sentence instead of a list of keys."""
+    kernel = tensors.get(_KERNEL)
+    if kernel is None:
         return
-    have, want = len(source[name]) - 1, len(expected[name]) - 1
-    message = f"{name} is for {have} patches per frame, the model cuts a frame into {want}"
-    hint = f"set image_size so that there are {have} patches (square: {have**0.5:g} x patch_size per side)"
-    raise CheckpointError(message, hint=hint)
+    if kernel.ndim != 4 or kernel.shape[1] != 3 or kernel.shape[2] != kernel.shape[3]:
+        message = f"the patch convolution is {tuple(kernel.shape)}, not one of square patches of RGB images"
+        raise CheckpointError(message, hint="take an image transformer for RGB images")
+    layers = {int(key.split(".")[2]) for key in tensors if key.startswith("transformer.resblocks.")}
+    width, depth, patch = kernel.shape[0], 1 + max(layers, default=-1), kernel.shape[2]
+    if (width, depth, patch) == (config.width, config.layers, config.patch_size):
+        return
+    raise CheckpointError(
+        f"the image transformer is {width} wide with {depth} layers and patches of {patch}, "
+        f"the model is {config.width} wide with {config.layers} layers and patches of {config.patch_size}",
+        hint=_size_hint(width, depth, patch, num_positions=len(tensors.get(POSITIONS, ()))),
+    )
+
+
+def _size_hint(width: int, depth: int, patch: int, *, num_positions: int) -> str:
+    for name in ("b16", "l14_336", "l14"):
+        config = UniFormerV2Config.variant(name)
+        fits_grid = num_positions == 1 + config.grid[0] * config.grid[1] or name != "l14_336"
+        if (width, depth, patch) == (config.width, config.layers, config.patch_size) and fits_grid:
+            return f"it looks like variant {name}: take a recipe of that size, such as k710_{name}"
+    return f"build a model of that size: width={width}, layers={depth}, patch_size={patch}, and its number of heads"
+
+
+def _fit_positions(source: ImageSource, grid: tuple[int, int]) -> tuple[str, ...]:
+    """Bring the position table to ``grid`` and add the patch bias to it; the keys that had to be interpolated."""
+    resized: tuple[str, ...] = ()
+    bias_C = source.patch_bias_C
+    if source.lacks_positions and (class_C := source.tensors.get("class_embedding")) is not None:
+        source.tensors[POSITIONS] = class_C.new_zeros(1 + grid[0] * grid[1], len(class_C))
+    table_LC = source.tensors.get(POSITIONS)
+    if table_LC is None or table_LC.ndim != 2:
+        return ()
+    fitted_LC = resize_positions(table_LC, grid)
+    if fitted_LC is not table_LC:
+        resized = (POSITIONS,)
+    if bias_C is not None:
+        # A bias of the convolution reaches every patch and not the class, as the patch rows of the table do.
+        if bias_C.shape != fitted_LC.shape[1:]:
+            shapes = f"{tuple(bias_C.shape)}, positions are {tuple(fitted_LC.shape)}"
+            raise CheckpointError(f"the bias of the patch convolution is {shapes}", hint="give an unchanged checkpoint")
+        fitted_LC = torch.cat([fitted_LC[:1], fitted_LC[1:] + bias_C])
+    source.tensors[POSITIONS] = fitted_LC
+    return resized

@@ -12,15 +12,16 @@ from k710.labels import load_labels
 from uniformerv2.training.classes import ClassTable, named_order
 from uniformerv2.training.lineage import Lineage
 from uniformerv2.training.source import Source, head_rows
+from uniformerv2.weights.remap import HEAD_KEYS
 
 LABELS = load_labels()
-HEAD = "transformer.proj.2.weight"
 
 
 def source_of(names: list[str] | None, taxonomy: str = "k710") -> Source:
     table = None if names is None else ClassTable(taxonomy=taxonomy, names=tuple(names))
     rows = 710 if names is None else len(names)
-    return Source(state={HEAD: torch.arange(rows)[:, None].float()}, sha256="", lineage=Lineage(), classes=table)
+    state = {HEAD_KEYS[0]: torch.arange(rows)[:, None].float(), HEAD_KEYS[1]: torch.zeros(rows)}
+    return Source(state=state, sha256="", lineage=Lineage(), classes=table)
 
 
 @pytest.mark.parametrize("target", ["k400", "k600", "k700"])

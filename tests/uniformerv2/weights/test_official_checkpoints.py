@@ -1,0 +1,172 @@
+"""What is exported has the published names and shapes, and comes back bit for bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from small_states import TINY, assert_equal, random_state
+from torch import Tensor
+
+from k710.errors import CheckpointError, UsageError
+from uniformerv2 import UniFormerV2, UniFormerV2Config
+from uniformerv2.weights.files import read_weights
+from uniformerv2.weights.official import official_state_dict, save_official
+
+VARIANTS = (
+    "b16_k400_f8x224",
+    "b16_k600_f8x224",
+    "b16_k710_f8x224",
+    "b16_mit_f8x224",
+    "b16_ssv2_f16x224",
+    "frozen_l14_336_k400_f8x336",
+    "l14_336_k400_f32x336",
+    "l14_336_k400_f8x336",
+    "l14_336_k710_f8x336",
+    "l14_anet_f16x224",
+    "l14_k400_f8x224",
+    "l14_k710_f8x224",
+    "l14_ssv2_f16x224",
+)
+NUM_CLASSES = {"k400": 400, "k600": 600, "k710": 710, "mit": 339, "ssv2": 174, "anet": 200}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_an_export_has_the_recorded_names_and_shapes(shared: Path, name: str) -> None:
+    recorded = json.loads((shared / f"golden/uniformerv2/keys_{name}.json").read_text())["keys"]
+    matched = re.fullmatch(r"(frozen_)?(b16|l14|l14_336)_([a-z0-9]+)_f(\d+)x\d+", name)
+    assert matched
+    frozen, size, data, frames = matched.groups()
+    kind: Any = "ssv2" if data == "ssv2" else "kinetics"
+    config = UniFormerV2Config.variant(size, kind=kind, frames=int(frames), classes=NUM_CLASSES[data])  # type: ignore[arg-type]
+    with torch.device("meta"):
+        model = UniFormerV2(dataclasses.replace(config, frozen_backbone=bool(frozen)))
+    exported = [(key, list(value.shape)) for key, value in official_state_dict(model).items()]
+    assert exported == [(f"backbone.{key}", shape) for key, shape in recorded.items()]
+    assert list(official_state_dict(model, "")) == list(recorded)
+
+
+def filled(config: UniFormerV2Config) -> tuple[UniFormerV2, dict[str, Tensor]]:
+    model, state = UniFormerV2(config), random_state(config)
+    model.load_official(state)
+    return model, state
+
+
+@pytest.mark.parametrize("name", ["model.pyth", "model.pth", "model.safetensors"])
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"local_blocks": 0, "frozen_backbone": True}, {"local_blocks": 2, "temporal_downsample": True}],
+    ids=["plain", "frozen", "local"],
+)
+def test_an_exported_file_comes_back_bit_for_bit(tmp_path: Path, name: str, change: dict[str, Any]) -> None:
+    config = dataclasses.replace(TINY, **change)
+    model, state = filled(config)
+    save_official(model, tmp_path / name)
+    content = read_weights(tmp_path / name)
+    assert_equal(content, {f"backbone.{key}": value for key, value in state.items()})
+    again = UniFormerV2(config)
+    assert again.load_official(content).prefix == "backbone."
+    assert_equal(again.state_dict(), state)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_an_exported_pyth_is_a_plain_dict_that_torch_reads_without_code(tmp_path: Path) -> None:
+    model, state = filled(TINY)
+    save_official(model, tmp_path / "model.pyth")
+    content = torch.load(tmp_path / "model.pyth", weights_only=True)
+    assert type(content) is dict
+    assert list(content) == [f"backbone.{key}" for key in state]
+
+
+@pytest.mark.parametrize("case", ["a_kinetics", "b_ssv2", "c3_frozen"])
+def test_recorded_weights_of_the_published_code_survive_a_round_trip(shared: Path, tmp_path: Path, case: str) -> None:
+    facts = json.loads((shared / f"golden/uniformerv2/{case}.json").read_text())
+    tensors = safetensors.torch.load_file(shared / f"golden/uniformerv2/{case}.safetensors")
+    state = {key.removeprefix("state."): value for key, value in tensors.items() if key.startswith("state.")}
+    config = UniFormerV2Config(
+        image_size=facts["input_resolution"],
+        patch_size=facts["patch_size"],
+        width=facts["width"],
+        layers=facts["layers"],
+        heads=facts["heads"],
+        num_frames=facts["num_frames"],
+        num_classes=facts["num_classes"],
+        local_blocks=0 if facts["no_lmhra"] else 1 + facts["double_lmhra"],
+        dw_reduction=facts.get("dw_reduction", 1.5),
+        temporal_downsample=facts["temporal_downsample"],
+        global_layers=tuple(facts["return_list"]),
+        frozen_backbone=facts.get("frozen", False),
+    )
+    model = UniFormerV2(config)
+    model.load_official(state)
+    save_official(model, tmp_path / "model.pyth")
+    assert_equal(read_weights(tmp_path / "model.pyth"), {f"backbone.{key}": value for key, value in state.items()})
+
+
+@pytest.mark.parametrize("name", ["model.pyth", "model.safetensors"])
+def test_half_precision_is_written_as_it_is(tmp_path: Path, name: str) -> None:
+    model, _ = filled(TINY)
+    save_official(model.bfloat16(), tmp_path / name)
+    assert read_weights(tmp_path / name)["backbone.conv1.weight"].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"fusion": "parallel"}, "joined by fusion parallel, not sequential"),
+        ({"fusion": "hierarchical_q"}, "joined by fusion hierarchical_q"),
+        ({"pre_norm": False}, "no norm before the first layer"),
+        ({"gelu": "exact"}, "its activation is gelu exact"),
+        ({"norm_eps": 1e-6}, "its norms add 1e-06"),
+        ({"image_size": (32, 48)}, "its frames are 2 x 3 patches"),
+    ],
+)
+def test_a_model_that_the_published_code_lacks_is_not_exported(
+    tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
+    model = UniFormerV2(dataclasses.replace(TINY, **change))
+    with pytest.raises(CheckpointError, match="has no published format: .*" + reason):
+        save_official(model, tmp_path / "model.pyth")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_reason_against_an_export_is_named() -> None:
+    model = UniFormerV2(dataclasses.replace(TINY, pre_norm=False, norm_eps=1e-6))
+    with pytest.raises(CheckpointError, match=r"no norm before the first layer .*; its norms add"):
+        official_state_dict(model)
+
+
+def test_an_export_has_one_of_three_endings(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"must end in \.pyth, \.pth, \.safetensors"):
+        save_official(UniFormerV2(TINY), tmp_path / "model.bin")
+    wrapper: Any = "model."
+    with pytest.raises(ValueError, match=r"wrapper must be 'backbone\.' or empty"):
+        official_state_dict(UniFormerV2(TINY), wrapper)
+
+
+def test_an_export_that_fails_leaves_the_older_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = filled(TINY)
+    path = tmp_path / "model.pyth"
+    save_official(model, path)
+    before = path.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(UsageError, match="cannot be written"):
+        save_official(model, path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model.pyth"]
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match="cannot be written"):
+        save_official(UniFormerV2(TINY), tmp_path / "file" / "model.pyth")
