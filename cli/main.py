@@ -16,7 +16,7 @@ from rich.console import Console
 from k710 import __version__
 from k710.errors import K710Error, StoppedOnPurposeError, UsageError
 
-from . import audit, build, demo, evaluate, finetune, pretrain, synth
+from . import audit, build, demo, evaluate, export, finetune, pretrain, synth
 from .options import is_first_rank
 
 INTERNAL_ERROR = 70
@@ -29,6 +29,7 @@ _COMMANDS = (
     pretrain.pretrain,
     finetune.finetune,
     evaluate.evaluate,
+    export.export,
     demo.demo,
 )
 

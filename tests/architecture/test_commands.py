@@ -54,6 +54,7 @@ FLAGS = {
         "--json",
     },
     "evaluate": {"--view", "--from", "--data", "--clips", "--crops", "--out", "--set", "--json"},
+    "export": {"--from", "--out", "--force", "--set", "--json"},
     "demo": {"out", "--workers"},
 }
 COMMANDS = typer.main.get_command(make_app()).commands  # type: ignore[attr-defined]

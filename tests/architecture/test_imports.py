@@ -39,6 +39,8 @@ FLOORS = {
     "uniformerv2.pretrain": 3,
     "uniformerv2.finetune": 3,
     "uniformerv2.evaluate": 3,
+    "uniformerv2.export": 3,
+    "uniformerv2.formats": 3,
     "cli": 3,
 }
 ARRAYS = {"numpy", "pandas", "pyarrow"}
