@@ -6,7 +6,7 @@ One process, everything interleaved (A B C A B C ...), medians. On a CPU, 1 clip
   forward   eval mode; products: every matrix product of our algorithm, alone, on tensors of their own
   step      forward, backward, clipping, AdamW; bf16 is autocast over fp32 weights, as in training
   kept      bytes kept for the backward pass, each storage once, parameters not counted
-  peak RSS  of one step in a fresh process
+  peak RSS  of one step in a fresh process, several for each
 With a GPU: training steps of B/16 and L/14, ours in bf16 and compiled, the published algorithm in eager fp16 autocast.
 """
 
@@ -83,12 +83,14 @@ def kept(config: UniFormerV2Config, dtype: torch.dtype) -> dict[str, float]:
 
 
 def peak_rss(arguments: argparse.Namespace, dtype: str) -> dict[str, float]:
-    """Largest resident set of one step, in a process of its own for each model."""
+    """Largest resident set of one step, median over processes of their own for each model, in turn."""
     command = [sys.executable, __file__, "--variant", arguments.variant, "--threads", str(arguments.threads)]
-    return {
-        name: float(subprocess.run([*command, "--peak-rss", name, dtype], check=True, capture_output=True).stdout)
-        for name in MODELS
-    }
+    seen: dict[str, list[float]] = {name: [] for name in MODELS}
+    for _ in range(arguments.step_rounds):
+        for name, values in seen.items():
+            run = subprocess.run([*command, "--peak-rss", name, dtype], check=True, capture_output=True)
+            values.append(float(run.stdout))
+    return {name: statistics.median(values) for name, values in seen.items()}
 
 
 def peak_rss_bytes(config: UniFormerV2Config, name: str, dtype: str) -> int:

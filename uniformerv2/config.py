@@ -84,7 +84,7 @@ class HeadConfig:
     init: Literal["by_name", "random"] = "by_name"
     """``by_name`` gathers the row of each class from the checkpoint; ``random`` starts a new classifier."""
     class_order: str = ""
-    """Rows of a checkpoint without a class table: ``canonical``, ``uniformerv2``, or a CSV with a ``name`` column."""
+    """Rows of a checkpoint that does not say: ``canonical``, ``uniformerv2``, ``mmaction2``, or a CSV with ``name``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

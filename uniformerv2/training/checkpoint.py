@@ -20,7 +20,7 @@ from k710.config import to_mapping
 from k710.errors import CheckpointError
 from uniformerv2.training.classes import ClassTable
 from uniformerv2.training.lineage import Lineage, write_lineage
-from uniformerv2.weights.published import read_weights
+from uniformerv2.weights.files import read_weights
 
 CHECKPOINT_FILE = "checkpoint.pt"
 MODEL_FILE = "model.safetensors"

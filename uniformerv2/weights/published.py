@@ -11,23 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from k710.errors import CheckpointError
-from uniformerv2.weights.files import read_weights, unreadable
 from uniformerv2.weights.layouts import read_layout
 from uniformerv2.weights.load_report import LoadReport
 from uniformerv2.weights.positions import POSITIONS, resize_positions
 from uniformerv2.weights.remap import HEAD_KEYS
 from uniformerv2.weights.variants import describe, settings_to_change
-
-__all__ = [
-    "as_tensor",
-    "copy_into",
-    "in_dtypes_of",
-    "load_published",
-    "read_weights",
-    "require_fit",
-    "require_match",
-    "unreadable",
-]
 
 
 def load_published(model: nn.Module, state_dict: Mapping[str, Any]) -> LoadReport:

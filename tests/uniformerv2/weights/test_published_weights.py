@@ -19,8 +19,8 @@ from torch import nn
 
 from k710.errors import CheckpointError
 from uniformerv2 import UniFormerV2
+from uniformerv2.weights.files import read_weights
 from uniformerv2.weights.positions import POSITIONS, resize_positions
-from uniformerv2.weights.published import read_weights
 
 PREFIXES = ("", "backbone.", "module.", "module.backbone.", "backbone.module.", "_orig_mod.module.backbone._orig_mod.")
 
