@@ -37,10 +37,12 @@ def describe(summary: ExportSummary) -> str:
     shape = " x ".join(map(str, summary.input_shape))
     names = "" if summary.class_names else " without names"
     batches = " and ".join(map(str, summary.batch_sizes))
+    unknown = () if summary.input_known else ("how its clips were made (colours, frames, size) is unknown",)
     beside = f" and {summary.external_data}, to be kept together" if summary.external_data else ""
     return "\n".join(
         [
             f"clips of {shape} to {summary.num_classes:,} classes{names}, in batches of any size",
+            *unknown,
             f"largest difference of logits from the model, batches of {batches}: {summary.largest_difference:.1e}",
             f"done {summary.format} of {summary.source}, {summary.size_bytes / 1e6:,.1f} MB -> {summary.out}{beside}",
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from uniformerv2.models.uniformerv2 import UniFormerV2, UniFormerV2Config
+from uniformerv2.models.uniformerv2 import UniFormerV2
+from uniformerv2.models.uniformerv2_config import UniFormerV2Config
 
 __all__ = ["UniFormerV2", "UniFormerV2Config"]

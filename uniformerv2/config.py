@@ -11,7 +11,7 @@ from typing import Any, Literal
 from k710.config import from_mapping, read_toml, with_overrides
 from k710.errors import UsageError
 from uniformerv2.data.augment import AugmentConfig
-from uniformerv2.models.uniformerv2 import UniFormerV2Config
+from uniformerv2.models.uniformerv2_config import UniFormerV2Config
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
 
@@ -88,6 +88,14 @@ class HeadConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class HeadSettings:
+    """The classifier of a checkpoint that is used as it is."""
+
+    class_order: str = ""
+    """Rows of a checkpoint that does not say: ``canonical``, ``uniformerv2``, ``mmaction2``, or a CSV with ``name``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RuntimeConfig:
     """The machine; all but ``precision`` may differ when a run goes on: only the last digits can depend on them."""
 
@@ -101,6 +109,8 @@ class RuntimeConfig:
     """First layers of the backbone whose activations are computed again in the backward pass, to save memory."""
     recompute_every: int = 1
     """Of those, only every so many: 2 recomputes every second one."""
+    compile: bool = False
+    """Compile every block before the first step: minutes once, then faster on a GPU."""
     checkpoint_every: int = 500
     """Steps between checkpoints; one is written at each epoch's end too."""
     log_every: int = 10

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -17,11 +19,11 @@ from torch import Tensor
 
 from k710 import atomic
 from k710.config import from_mapping, to_mapping, with_overrides
-from k710.errors import CheckpointError, FeedError, UsageError
+from k710.errors import FeedError, UsageError
 from k710.labels import LabelMap, load_labels
 from k710.shards.index import ShardIndex, View
-from uniformerv2 import UniFormerV2
-from uniformerv2.config import HeadConfig, read_recipe
+from uniformerv2 import UniFormerV2, UniFormerV2Config
+from uniformerv2.config import HeadSettings
 from uniformerv2.data.feed import ClipBytes, Hole, TestClips, running, test_loader
 from uniformerv2.data.sampling import FrameOrder
 from uniformerv2.report import SCHEMA_VERSION, EvaluationReport, Prediction, class_scores
@@ -30,8 +32,20 @@ from uniformerv2.training.distributed import pick_device
 from uniformerv2.training.engine import cpu_threads
 from uniformerv2.training.metrics import OnProgress, Progress, silent
 from uniformerv2.training.session import target_labels
-from uniformerv2.training.source import Source, model_config, new_model, read_source, source_classes
+from uniformerv2.training.source import (
+    Source,
+    find_weights,
+    model_config,
+    new_model,
+    read_source,
+    require_not_of,
+    source_classes,
+    source_model,
+)
 from uniformerv2.weights.remap import HEAD_KEYS, select_rows
+
+_REPORT_FIELDS = {"schema_version", "view", "taxonomy", "top1", "clips_scored", "predictions", "checkpoint_sha256"}
+"""By these a file is known to be one of our reports, of this version or another."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +66,7 @@ class EvaluateSettings:
     """Share of the view's clips that may fail at read time before the evaluation stops."""
     recipe: str = ""
     """Recipe whose model the weights are of, for a checkpoint that does not say."""
-    head: HeadConfig = field(default_factory=HeadConfig)
+    head: HeadSettings = field(default_factory=HeadSettings)
     """``head.class_order`` names the rows of a checkpoint without a class table."""
 
     def __post_init__(self) -> None:
@@ -104,11 +118,14 @@ def evaluate(config: EvaluateConfig, *, on_progress: OnProgress = silent) -> Eva
     """Score the model on every clip of the view that has bytes and a class, and write the report when asked.
 
     Raises:
-        UsageError: a view without classes, or with classes that the model lacks.
+        UsageError: a view without classes, or with classes that the model lacks; frames that are not square; a report
+            in the place of something else.
         CheckpointError: weights that cannot be read, or whose class order is unknown.
         FeedError: the build cannot be read, or too many clips fail.
     """
     began = time.perf_counter()
+    if config.out is not None:
+        _require_free(config.out, find_weights(config.source))
     exam = _exam(config)
     if config.out is not None:
         _require_writable(config.out)
@@ -118,6 +135,25 @@ def evaluate(config: EvaluateConfig, *, on_progress: OnProgress = silent) -> Eva
     if config.out is not None:
         atomic.write_json(config.out, report.to_json())
     return report
+
+
+def _require_free(path: Path, weights: Path) -> None:
+    """Refuse to put the report where anything but an older report is, or where a run keeps its files."""
+    require_not_of(weights, path)
+    if os.path.lexists(path) and not path.is_dir() and not _is_report(path):
+        raise UsageError(f"--out {path}: exists and is not a report", hint="give another --out, or remove the file")
+
+
+def _is_report(path: Path) -> bool:
+    if not path.is_file():  # a pipe would be waited for
+        return False
+    try:
+        with path.open("rb") as handle:
+            # Weights of gigabytes are not read to see that they are no JSON.
+            document = json.loads(b"{" + handle.read()) if handle.read(1) == b"{" else None
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and document.keys() >= _REPORT_FIELDS
 
 
 def _require_writable(path: Path) -> None:
@@ -153,18 +189,25 @@ def _exam(config: EvaluateConfig) -> _Exam:
 
 def _model(exam: _Exam) -> UniFormerV2:
     """The model with its head rows in the order of its taxonomy, in evaluation mode, on its device."""
-    source, recipe = exam.source, exam.settings.recipe
-    values = source.model or (read_recipe(recipe).get("model", {}) if recipe else {})
-    if not values:
-        raise CheckpointError(
-            "the checkpoint does not say what model it is of", hint="name its recipe: --set recipe=k710_b16"
-        )
-    model = new_model(model_config(values, num_classes=len(exam.classes.names)), seed=0)
+    source = exam.source
+    model = new_model(_square_config(source, exam.settings.recipe, len(exam.classes.names)), seed=0)
     row_of = exam.classes.canonical_rows(exam.labels)
     rows = [row_of[c] for c in exam.labels.rows_for(exam.classes.taxonomy)]
     head = select_rows(source.state[HEAD_KEYS[0]], source.state[HEAD_KEYS[1]], rows)
     model.load_official({**source.state, **dict(zip(HEAD_KEYS, head, strict=True))})
     return model.to(pick_device(exam.settings.device, cpu_hint="--set device=cpu")).eval()
+
+
+def _square_config(source: Source, recipe: str, num_classes: int) -> UniFormerV2Config:
+    """The configuration of the weights, by the file or by ``recipe``; test crops are cut square."""
+    config = model_config(source_model(source, recipe), num_classes=num_classes)
+    height, width = config.frame_size
+    if height != width:
+        raise UsageError(
+            f"evaluation takes square frames, got model.image_size {config.image_size}",
+            hint="name a recipe whose model.image_size is one number",
+        )
+    return config
 
 
 def _predict(exam: _Exam, model: UniFormerV2, on_progress: OnProgress) -> tuple[list[Prediction], list[Hole]]:

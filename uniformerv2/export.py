@@ -7,44 +7,24 @@ from pathlib import Path
 
 from k710 import atomic
 from k710.config import from_mapping, with_overrides
-from k710.errors import CheckpointError, UsageError
-from k710.labels import NUM_CLASSES, TAXONOMIES, LabelMap, load_labels
-from uniformerv2.config import read_recipe
-from uniformerv2.formats import (
-    BATCHES,
-    FORMATS,
-    Facts,
-    export_official,
-    export_onnx,
-    export_program,
-    export_pt2,
-    require_onnx,
-)
+from k710.errors import UsageError
+from k710.labels import LabelMap, load_labels
+from uniformerv2.config import HeadSettings
+from uniformerv2.formats import BATCHES, FORMATS, Facts, require_onnx
 from uniformerv2.models.uniformerv2 import UniFormerV2
-from uniformerv2.training.classes import ClassTable
-from uniformerv2.training.source import Source, find_weights, model_config, new_model, read_source, source_classes
+from uniformerv2.training.classes import ClassTable, taxonomy_of
+from uniformerv2.training.source import (
+    Source,
+    find_weights,
+    model_config,
+    new_model,
+    num_head_rows,
+    read_source,
+    require_not_of,
+    source_classes,
+    source_model,
+)
 from uniformerv2.weights.official import SUFFIXES as OFFICIAL_SUFFIXES
-from uniformerv2.weights.remap import HEAD_KEYS
-
-__all__ = [
-    "ExportConfig",
-    "ExportSettings",
-    "ExportSummary",
-    "HeadSettings",
-    "export",
-    "export_official",
-    "export_onnx",
-    "export_program",
-    "export_pt2",
-]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HeadSettings:
-    """The classifier of a checkpoint."""
-
-    class_order: str = ""
-    """Rows of a checkpoint without a class table: ``canonical``, ``uniformerv2``, or a CSV with a ``name`` column."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +55,9 @@ class ExportConfig:
             raise UsageError(f"--out {self.out}: the suffix says the format: {', '.join(FORMATS)}")
         if self.out.is_dir():
             raise UsageError(f"--out {self.out}: is a folder", hint="give the name of a file")
-        taken = [p for p in (self.out, self.out.with_name(f"{self.out.name}.data")) if p.exists()]
+        # Only ONNX has files beside it.
+        beside = [self.out.with_name(f"{self.out.name}.data")] if self.out.suffix == ".onnx" else []
+        taken = [path for path in (self.out, *beside) if path.exists()]
         if taken and not self.force:
             raise UsageError(f"{taken[0]}: exists", hint="give another --out, or replace it with --force")
 
@@ -106,6 +88,8 @@ class ExportSummary:
     """Rows of the logits."""
     class_names: bool
     """The file says which class each row is."""
+    input_known: bool
+    """How the clips of this model are made is known: their colours, normalisation, frames and size."""
     input_shape: tuple[int, ...]
     """Channels, frames, height and width of a clip."""
 
@@ -118,15 +102,14 @@ def export(config: ExportConfig) -> ExportSummary:
         CheckpointError: weights that cannot be read, or that do not say what they are.
         AnswerIsNo: what was written computed something else.
     """
-    settings = from_mapping(ExportSettings, with_overrides({}, config.overrides), where="--set")
+    settings = _settings(config)
     format_name, write = FORMATS[config.out.suffix]
     if config.out.suffix == ".onnx":
         require_onnx()
     with atomic.writable(config.out.parent):
         pass  # fail before the model is read and traced rather than after it
     file = find_weights(config.source)
-    if config.out.exists() and config.out.samefile(file):
-        raise UsageError(f"--out {config.out}: is the file to be exported", hint="give another --out")
+    require_not_of(file, config.out)
     source = read_source(file)
     official = config.out.suffix in OFFICIAL_SUFFIXES
     classes = None if official else _classes(source, settings.head.class_order, load_labels())
@@ -134,6 +117,8 @@ def export(config: ExportConfig) -> ExportSummary:
     facts = Facts(
         classes=classes.names if classes else (),
         taxonomy=classes.taxonomy if classes else "",
+        # All published Kinetics models take the clips that ours take; heads for other data sets may not.
+        input_known=bool(source.config) or bool(taxonomy_of(model.config.num_classes)),
         source_sha256=source.sha256,
         data_digest=source.data_digest,
     )
@@ -150,31 +135,27 @@ def export(config: ExportConfig) -> ExportSummary:
         taxonomy=facts.taxonomy,
         num_classes=model.config.num_classes,
         class_names=bool(facts.classes),
+        input_known=facts.input_known,
         input_shape=(3, model.config.num_frames, *model.config.frame_size),
     )
 
 
+def _settings(config: ExportConfig) -> ExportSettings:
+    settings = from_mapping(ExportSettings, with_overrides({}, config.overrides), where="--set")
+    if settings.head.class_order and config.out.suffix in OFFICIAL_SUFFIXES:
+        raise UsageError(f"head.class_order: {config.out.suffix} has no room for classes", hint="leave it out")
+    return settings
+
+
 def _classes(source: Source, class_order: str, labels: LabelMap) -> ClassTable | None:
     """The class of each row; None for a head of none of our taxonomies about which nobody says anything."""
-    if source.classes is None and not class_order and not source.class_order:
-        num_rows = len(source.state[HEAD_KEYS[1]]) if HEAD_KEYS[1] in source.state else 0
-        if num_rows in (NUM_CLASSES, *TAXONOMIES.values()):
-            raise CheckpointError(
-                "the checkpoint does not say which class each row of its head is",
-                hint="name the order: --set head.class_order=canonical, =uniformerv2 (published by OpenGVLab) or "
-                "=FILE.csv with a `name` column in row order",
-            )
+    if source.classes is None and not class_order and not taxonomy_of(num_head_rows(source.state)):
         return None
     return source_classes(source, class_order, labels)
 
 
 def _model(source: Source, recipe: str) -> UniFormerV2:
-    values = source.model or (read_recipe(recipe).get("model", {}) if recipe else {})
-    if not values:
-        raise CheckpointError(
-            "the checkpoint does not say what model it is of", hint="name its recipe: --set recipe=k710_b16"
-        )
-    rows = {"num_classes": len(source.state[HEAD_KEYS[1]])} if HEAD_KEYS[1] in source.state else {}
-    model = new_model(model_config(values, **rows), seed=0)
+    config = model_config(source_model(source, recipe), num_classes=num_head_rows(source.state))
+    model = new_model(config, seed=0)
     model.load_official(source.state)
     return model

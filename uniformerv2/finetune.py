@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import json
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from k710.config import to_mapping, with_overrides
 from k710.errors import FeedError, UsageError
 from k710.labels import TAXONOMIES, load_labels
 from k710.shards.index import LOCK_FILE, ShardIndex
@@ -17,8 +20,22 @@ from uniformerv2.config import Recipe, read_recipe, resolve_recipe
 from uniformerv2.training.distributed import Ranks, on_ranks
 from uniformerv2.training.metrics import OnProgress, silent
 from uniformerv2.training.session import run
-from uniformerv2.training.source import read_settings, read_source, start_model
+from uniformerv2.training.source import model_config, read_settings, read_source, start_model
 from uniformerv2.training.task import RunSummary, Task
+
+_MAY_CHANGE = frozenset(
+    {
+        "image_size",
+        "num_frames",
+        "num_classes",
+        "frozen_backbone",
+        "dropout",
+        "drop_path_backbone",
+        "drop_path_global",
+        "drop_path_mode",
+    }
+)
+"""Model settings that fine-tuning chooses. The others decide which weights there are and what they compute."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +85,8 @@ def finetune(config: FinetuneConfig, *, on_progress: OnProgress = silent) -> Run
     """Train a model of the target's classes from a K710 one, its classifier's rows gathered by class name.
 
     Raises:
-        UsageError: wrong settings, a folder that holds something else, or no single train view.
+        UsageError: wrong settings, among them those that change what the source's weights compute; a folder that holds
+            something else; or no single train view.
         AnswerIsNo: the weights have seen, or the train view has, held-out videos of the target.
         CheckpointError: weights that do not fit, or whose class order is unknown.
     """
@@ -126,7 +144,35 @@ def _recipe(config: FinetuneConfig, made_with: Mapping[str, Any]) -> Recipe:
         overrides.append("optim.warmup_epochs=0")
     # Applied last: the classifier is the target's, whatever the recipe was written for.
     overrides.append(f"model.num_classes={TAXONOMIES[config.target]}")
-    return resolve_recipe(values, overrides, model=theirs.get("model", {}), where=name)
+    made_as = theirs.get("model", {})
+    if made_as:
+        _require_same_model(name, with_overrides(values, overrides).get("model", {}), overrides, made_as)
+    return resolve_recipe(values, overrides, model=made_as, where=name)
+
+
+def _require_same_model(recipe: str, asked: Any, overrides: Sequence[str], made_as: Mapping[str, Any]) -> None:
+    """Refuse model settings with which the weights would be other weights, or compute something else, than before."""
+    if not isinstance(asked, Mapping):
+        return  # refused, with its name, where the recipe is resolved
+    theirs = to_mapping(model_config(made_as))
+    fixed = [name for name in asked if name in theirs and name not in _MAY_CHANGE]
+    changed = [name for name in fixed if to_mapping(asked[name]) != theirs[name]]
+    if not changed:
+        return
+    given = {setting.partition("=")[0] for setting in overrides}
+    said_by = {name: "--set" if given & {"model", f"model.{name}"} else f"recipe {recipe}" for name in changed}
+    both = [f"model.{n} is {_shown(asked[n])} in {said_by[n]} and {_shown(theirs[n])} in the run" for n in changed]
+    settings = [shlex.quote(f"model.{name}={_shown(theirs[name])}") for name in changed]
+    other = "leave yours out" if set(said_by.values()) == {"--set"} else "another --recipe"
+    raise UsageError(
+        f"the weights would not compute what they were trained to: {'; '.join(both)}",
+        hint=f"give {' '.join(f'--set {setting}' for setting in settings)}, or {other}",
+    )
+
+
+def _shown(value: Any) -> str:
+    """A setting as ``--set`` takes it."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=str)
 
 
 def _index(config: FinetuneConfig, *, needed: bool) -> ShardIndex | None:

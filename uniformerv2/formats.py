@@ -30,7 +30,8 @@ from k710 import __version__, atomic
 from k710.config import to_mapping
 from k710.errors import AnswerIsNo, UsageError
 from uniformerv2.data.augment import MEAN, STD
-from uniformerv2.models.uniformerv2 import UniFormerV2, UniFormerV2Config
+from uniformerv2.models.uniformerv2 import UniFormerV2
+from uniformerv2.models.uniformerv2_config import UniFormerV2Config
 from uniformerv2.training.source import new_model
 from uniformerv2.weights.files import read_weights
 from uniformerv2.weights.official import SUFFIXES as OFFICIAL_SUFFIXES
@@ -60,6 +61,8 @@ class Facts:
     """Name of row 0, 1, ... of the logits; empty: unknown."""
     taxonomy: str = ""
     """``k710``, ``k400``, ``k600`` or ``k700``; empty: another one."""
+    input_known: bool = False
+    """The weights were trained on clips as they are made here; else the file does not say how to make them."""
     source_sha256: str = ""
     """Of the weights file that was exported."""
     data_digest: str = ""
@@ -98,7 +101,8 @@ def export_program(model: UniFormerV2) -> ExportedProgram:
 def export_onnx(model: UniFormerV2, path: Path, facts: Facts = NO_FACTS) -> Written:
     """Write ``model`` as ONNX with ``facts`` in it, for batches of any size; input ``clip``, output ``logits``.
 
-    One file up to the limit of protobuf; beyond it the weights go to ``{name}.data`` beside it.
+    One file up to the limit of protobuf; beyond it the weights go to ``{name}.data`` beside it. Such a file of an
+    earlier export is replaced or removed.
 
     Raises:
         UsageError: onnx is not installed, or the folder cannot be written.
@@ -119,11 +123,11 @@ def export_onnx(model: UniFormerV2, path: Path, facts: Facts = NO_FACTS) -> Writ
         {k: v if isinstance(v, str) else json.dumps(v) for k, v in description(model.config, facts).items()}
     )
     size = sum(value.const_value.nbytes for value in onnx_model.graph.initializers.values())
-    data_name = f"{path.name}.data" if size > SINGLE_FILE_BYTES else None
+    data_name = f"{path.name}.data"
     with _staged(path, beside=data_name) as staged:
-        onnx_ir.save(onnx_model, staged, external_data=data_name)
+        onnx_ir.save(onnx_model, staged, external_data=data_name if size > SINGLE_FILE_BYTES else None)
         difference = _compared(plain, _onnx_session(staged), path)
-    return _written(path, difference, data_name)
+    return _written(path, difference, data_name if size > SINGLE_FILE_BYTES else None)
 
 
 def export_pt2(model: UniFormerV2, path: Path, facts: Facts = NO_FACTS) -> Written:
@@ -168,6 +172,7 @@ def export_official(model: UniFormerV2, path: Path) -> Written:
 def description(config: UniFormerV2Config, facts: Facts) -> dict[str, Any]:
     """All that a program needs to feed an exported model and to read its answers, as plain values."""
     height, width = config.frame_size
+    made = _how_clips_are_made(config) if facts.input_known else {}
     return {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
@@ -177,12 +182,7 @@ def description(config: UniFormerV2Config, facts: Facts) -> dict[str, Any]:
             "axes": "batch, channel, frame, row, column",
             "shape": ["batch", 3, config.num_frames, height, width],
             "dtype": "float32",
-            "channels": "RGB",
-            "normalisation": "(pixel / 255 - mean) / std",
-            "mean": [MEAN] * 3,
-            "std": [STD] * 3,
-            "frames": f"one from the middle of each of {config.num_frames} equal parts of the video",
-            "resize": "bilinear, without antialias, until the frame covers the size; then its centre",
+            **made,
         },
         "output": {"name": OUTPUT, "axes": "batch, class", "meaning": "softmax over the classes gives their scores"},
         "classes": list(facts.classes),
@@ -198,6 +198,20 @@ def require_onnx() -> None:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"writing ONNX needs {', '.join(missing)}", hint="pip install 'k710[export]'")
+
+
+def _how_clips_are_made(config: UniFormerV2Config) -> dict[str, Any]:
+    """The input of our own models and of those published for Kinetics; others were trained on BGR, for one."""
+    count = config.num_frames
+    return {
+        "channels": "RGB",
+        "normalisation": "(pixel / 255 - mean) / std",
+        "mean": [MEAN] * 3,
+        "std": [STD] * 3,
+        "frames": f"one from the middle of each of {count} equal parts of the video; of n frames, in Python: "
+        f"[round((n - 1) / {count} * i) + int((n - 1) / {count} / 2) for i in range({count})]",
+        "resize": "bilinear, without antialias, until the frame covers the size; then its centre",
+    }
 
 
 Writer = Callable[[UniFormerV2, Path, Facts], Written]
@@ -218,6 +232,7 @@ class _Named(UniFormerV2):
 
 def _plain_copy(model: UniFormerV2) -> UniFormerV2:
     """``model`` on the CPU in eval mode, neither compiled nor recomputing; its weights are shared where they can be."""
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
     others = sorted({str(v.dtype) for v in state.values() if v.is_floating_point() and v.dtype != torch.float32})
     if others or torch.is_autocast_enabled("cpu"):
@@ -288,6 +303,7 @@ def _staged(path: Path, beside: str | None = None) -> Iterator[Path]:
     """A file of the name of ``path`` in a folder of its own, which takes its place when the block ends well.
 
     A folder, because an ONNX file names the file ``beside`` it that has its weights, and is read again before it moves.
+    An older file of that name goes with the older ``path``.
     """
     with atomic.writable(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -295,12 +311,15 @@ def _staged(path: Path, beside: str | None = None) -> Iterator[Path]:
             staged = Path(folder) / path.name
             yield staged
             atomic.sync_file(staged)
-            if beside is not None:
+            has_beside = beside is not None and staged.with_name(beside).exists()
+            if beside is not None and has_beside:
                 atomic.sync_file(staged.with_name(beside))
                 # Never an old graph beside new weights.
                 path.unlink(missing_ok=True)
                 staged.with_name(beside).replace(path.with_name(beside))
             staged.replace(path)
+            if beside is not None and not has_beside:
+                path.with_name(beside).unlink(missing_ok=True)
             atomic.sync_folder(path.parent)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from k710.config import with_overrides
 from k710.errors import CheckpointError, UsageError
 from k710.labels import LabelMap, load_labels
 from k710.shards.index import ShardIndex
@@ -17,7 +19,7 @@ from uniformerv2.training.distributed import Ranks, on_ranks
 from uniformerv2.training.lineage import Lineage
 from uniformerv2.training.metrics import OnProgress, silent
 from uniformerv2.training.session import run
-from uniformerv2.training.source import file_sha256, new_model, read_source, start_model
+from uniformerv2.training.source import Source, file_sha256, new_model, read_source, start_model
 from uniformerv2.training.task import RunSummary, Task
 from uniformerv2.weights.files import read_weights
 from uniformerv2.weights.image_kinds import KINDS
@@ -29,6 +31,8 @@ INIT_KINDS = ("run", "official", *KINDS)
 """``run``: weights of ours; ``official``: a published UniFormerV2; the others: image transformers."""
 SOURCE_SETTINGS = ("gelu", "norm_eps", "pre_norm")
 """Settings of a model that its initial weights decide, because they were trained with them."""
+RUN_SETTINGS = ("heads", "global_layers", "fusion")
+"""Those that a run of ours records too; of other weights only the user knows them."""
 
 OnLoaded = Callable[[LoadReport], None]
 
@@ -108,10 +112,15 @@ def _recipe(config: PretrainConfig) -> Recipe:
     return recipe
 
 
+def _named_settings(config: PretrainConfig) -> frozenset[str]:
+    """Settings of the model that the recipe or ``--set`` names, with whatever value."""
+    return frozenset(with_overrides(read_recipe(config.recipe), config.overrides).get("model", {}))
+
+
 def _pretrain_on_rank(config: PretrainConfig, on_loaded: OnLoaded, ranks: Ranks, on_progress: OnProgress) -> RunSummary:
     labels = load_labels()
     index = ShardIndex(config.data)
-    start = _start(_recipe(config), config.init, labels)
+    start = _start(_recipe(config), _named_settings(config), config.init, labels)
     if start.report is not None and ranks.rank == 0:
         on_loaded(start.report)
     recipe = start.recipe
@@ -134,8 +143,8 @@ def _pretrain_on_rank(config: PretrainConfig, on_loaded: OnLoaded, ranks: Ranks,
     return run(task, ranks, on_progress)
 
 
-def _start(recipe: Recipe, init: str | None, labels: LabelMap) -> _Start:
-    """The model that a run starts from, and the recipe as its weights need it."""
+def _start(recipe: Recipe, named: frozenset[str], init: str | None, labels: LabelMap) -> _Start:
+    """The model that a run starts from, and the recipe as its weights need it, which may not be what it ``named``."""
     if init is None:
         model = new_model(recipe.model, recipe.seed)
         return _Start(recipe=recipe, model=model, lineage=Lineage(), init={"kind": "random"})
@@ -144,22 +153,20 @@ def _start(recipe: Recipe, init: str | None, labels: LabelMap) -> _Start:
         raise UsageError(f"--init {init}: expected KIND:PATH", hint=f"kinds: {', '.join(INIT_KINDS)}")
     path = Path(name)
     if kind in KINDS:
-        return _start_from_image(recipe, kind, path)
+        return _start_from_image(recipe, named, kind, path)
     source = read_source(path)
     if (source.classes is None) != (kind == "official"):
         raise CheckpointError(f"{path}: not weights of kind {kind!r}", hint=f"kinds: {', '.join(INIT_KINDS)}")
-    # Published weights, and runs from before these settings, were trained with the defaults.
-    settings = {name: source.model.get(name, default) for name, default in _defaults().items()}
-    recipe = _obeying(recipe, settings, kind)
+    recipe = _obeying(recipe, named, _settings_of(source), kind)
     model = start_model(recipe.model, source, TARGET, recipe.head, labels, recipe.seed)
     return _Start(recipe=recipe, model=model, lineage=source.lineage, init={"kind": kind, "sha256": source.sha256})
 
 
-def _start_from_image(recipe: Recipe, kind: str, path: Path) -> _Start:
+def _start_from_image(recipe: Recipe, named: frozenset[str], kind: str, path: Path) -> _Start:
     """The start from an image transformer."""
     weights = read_weights(path)
     try:
-        recipe = _obeying(recipe, source_settings(kind, weights), kind)
+        recipe = _obeying(recipe, named, source_settings(kind, weights), kind)
         model = new_model(recipe.model, recipe.seed)
         report = load_image_vit(model, kind, weights)
     except CheckpointError as error:
@@ -169,17 +176,23 @@ def _start_from_image(recipe: Recipe, kind: str, path: Path) -> _Start:
     return _Start(recipe=recipe, model=model, lineage=Lineage(), init=init, report=report)
 
 
-def _obeying(recipe: Recipe, settings: Mapping[str, Any], kind: str) -> Recipe:
-    """The recipe with the settings that its initial weights decide; one that asks for others is refused."""
-    for name, default in _defaults().items():
+def _obeying(recipe: Recipe, named: frozenset[str], settings: Mapping[str, Any], kind: str) -> Recipe:
+    """The recipe with the settings that its initial weights decide; one that ``named`` others is refused."""
+    for name, needed in settings.items():
         asked = getattr(recipe.model, name)
-        if asked not in (default, settings[name]):
+        # The default counts as asked for where somebody wrote it down.
+        if name in named and asked != needed:
             raise UsageError(
-                f"model.{name} is {asked!r} in the recipe, the weights of kind {kind} need {settings[name]!r}",
-                hint=f"leave model.{name} out: the initial weights decide it",
+                f"model.{name} is {asked!r} in the recipe, the weights of kind {kind} need {needed!r}",
+                hint=f"leave model.{name} out, or give --set 'model.{name}={json.dumps(needed)}'",
             )
     return replace(recipe, model=replace(recipe.model, **settings))
 
 
-def _defaults() -> dict[str, Any]:
-    return {f.name: f.default for f in fields(UniFormerV2Config) if f.name in SOURCE_SETTINGS}
+def _settings_of(source: Source) -> dict[str, Any]:
+    """The settings that decide what the weights compute and that their shapes do not show."""
+    names = (*SOURCE_SETTINGS, *RUN_SETTINGS) if source.model else SOURCE_SETTINGS
+    # Published weights, and runs from before these settings, were trained with the defaults.
+    defaults = {f.name: f.default for f in fields(UniFormerV2Config) if f.name in names}
+    settings = {name: source.model.get(name, default) for name, default in defaults.items()}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}

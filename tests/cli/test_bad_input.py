@@ -157,6 +157,16 @@ def test_a_missing_checkpoint_ends_with_6(k710: Run, built: Path, tmp_path: Path
     assert "no such run or checkpoint" in err
 
 
+def test_a_report_in_the_place_of_weights_ends_with_2(k710: Run, built: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pyth"
+    torch.save({"class_embedding": torch.zeros(7)}, weights)
+    before = weights.read_bytes()
+    code, _, err = k710("evaluate", "--from", weights, "--data", built, "--view", "k400-val", "--out", weights)
+    assert code == 2
+    assert "hint: give another --out" in err
+    assert weights.read_bytes() == before
+
+
 def test_an_unknown_flag_ends_with_2_and_no_traceback(k710: Run) -> None:
     code, _, err = k710("build", "--frobnicate")
     assert code == 2

@@ -13,13 +13,16 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
 from k710.errors import AnswerIsNo, CheckpointError, UsageError
 from uniformerv2 import UniFormerV2, UniFormerV2Config, formats
-from uniformerv2.export import ExportConfig, export, export_onnx, export_program, export_pt2
-from uniformerv2.formats import FORMATS, Facts
+from uniformerv2.data.sampling import eval_indices
+from uniformerv2.export import ExportConfig, export
+from uniformerv2.formats import FORMATS, Facts, description, export_onnx, export_program, export_pt2
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -29,7 +32,8 @@ TINY = UniFormerV2Config(
     image_size=32, patch_size=16, width=32, layers=2, heads=2, num_frames=4, num_classes=5, global_layers=(0, 1)
 )
 PLAIN = replace(TINY, layers=1, global_layers=())
-FACTS = Facts(classes=("a", "b", "c", "d", "é"), source_sha256="ab" * 32, data_digest="cd" * 32)
+FACTS = Facts(classes=("a", "b", "c", "d", "é"), input_known=True, source_sha256="ab" * 32, data_digest="cd" * 32)
+MADE = ("channels", "normalisation", "mean", "std", "frames", "resize")
 ONE = replace(TINY, layers=1, global_layers=(0,))
 VARIANTS = {
     "kinetics kind, odd frames, not square": replace(ONE, image_size=(32, 48), num_frames=3),
@@ -106,7 +110,9 @@ def test_a_program_runs_without_the_model_and_says_what_it_is(tmp_path: Path) ->
     program = torch.export.load(tmp_path / "model.pt2", extra_files=files)
     for count in (1, 5):
         clip_BCTHW = clips(model.config, count)
-        torch.testing.assert_close(program.module()(clip_BCTHW), logits(model, clip_BCTHW), rtol=0, atol=1e-6)
+        found = program.module()(clip_BCTHW)
+        torch.testing.assert_close(found, logits(model, clip_BCTHW), rtol=0, atol=1e-6)
+        assert not found.requires_grad
     assert json.loads(files["k710.json"])["classes"] == ["a", "b", "c", "d", "é"]
     assert set(program.state_dict) >= set(model.state_dict())
     content = (tmp_path / "model.pt2").read_bytes()
@@ -130,6 +136,19 @@ def test_an_onnx_file_says_all_that_is_needed_to_use_it(tmp_path: Path) -> None:
     assert str(Path(formats.__file__).parent).encode() not in (tmp_path / "model.onnx").read_bytes()
 
 
+@given(num_frames=st.integers(1, 64), num_source=st.integers(1, 3000))
+def test_the_frames_that_a_file_names_are_those_of_our_single_test_clip(num_frames: int, num_source: int) -> None:
+    said = description(replace(TINY, num_frames=num_frames), FACTS)["input"]["frames"]
+    formula = said.partition("in Python: ")[2]
+    assert eval(formula, {"n": num_source}) == eval_indices(num_source, num_frames, clip=0, num_clips=1)
+
+
+def test_what_is_not_known_of_the_input_is_not_said() -> None:
+    known, unknown = (description(TINY, replace(FACTS, input_known=is_known))["input"] for is_known in (True, False))
+    assert set(known) == {*unknown, *MADE}
+    assert not set(unknown) & set(MADE)
+
+
 def test_weights_beyond_one_file_stand_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "SINGLE_FILE_BYTES", 1000)
     model = model_of(PLAIN)
@@ -141,6 +160,36 @@ def test_weights_beyond_one_file_stand_beside_it(tmp_path: Path, monkeypatch: py
     torch.testing.assert_close(
         onnx_logits(tmp_path / "model.onnx", clip_BCTHW), logits(model, clip_BCTHW), rtol=0, atol=1e-5
     )
+
+
+def test_no_data_file_of_an_older_export_stays_beside_a_graph_that_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, path = model_of(PLAIN), tmp_path / "model.onnx"
+    with monkeypatch.context() as patched:
+        patched.setattr(formats, "SINGLE_FILE_BYTES", 1000)
+        export_onnx(model, path)
+    assert export_onnx(model, path).external_data is None
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_an_export_that_ends_between_two_files_leaves_no_old_graph_beside_new_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real = tmp_path / "model.onnx", Path.replace
+
+    def replace_all_but_the_graph(old: Path, new: Path) -> Path:
+        if new == path:
+            raise OSError(5, "Input/output error")
+        return real(old, new)
+
+    path.write_text("old graph")
+    path.with_name("model.onnx.data").write_text("old weights")
+    monkeypatch.setattr(formats, "SINGLE_FILE_BYTES", 1000)
+    monkeypatch.setattr(Path, "replace", replace_all_but_the_graph)
+    with pytest.raises(UsageError, match="cannot be written"):
+        export_onnx(model_of(PLAIN), path)
+    assert not path.exists()
 
 
 def test_an_export_leaves_the_model_as_it_was(tmp_path: Path) -> None:
@@ -166,7 +215,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(suffix: str, tmp_path:
     assert path.read_text() == "old"
 
 
-@pytest.mark.parametrize("suffix", [".pt2", ".pyth"])
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".pyth"])
 def test_a_file_that_computes_something_else_is_not_kept(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +262,8 @@ def test_a_published_checkpoint_is_exported_with_its_recipe_and_class_order(bare
     torch.export.load(summary.out, extra_files=files)
     facts = json.loads(files["k710.json"])
     assert len(set(facts["classes"])) == 400
+    assert summary.input_known
+    assert set(facts["input"]) >= set(MADE)
     assert facts["source_sha256"] == summary.source_sha256
 
 
@@ -228,7 +279,41 @@ def test_a_head_of_no_kinetics_taxonomy_is_exported_without_names(tmp_path: Path
     source = published(tmp_path / "ssv2.pyth", 174)
     settings = (f"recipe={tmp_path / 'recipe.toml'}",)
     summary = export(ExportConfig(source=source, out=tmp_path / "model.pt2", overrides=settings))
-    assert (summary.num_classes, summary.class_names) == (174, False)
+    assert (summary.num_classes, summary.class_names, summary.input_known) == (174, False, False)
+    files = {"k710.json": ""}
+    torch.export.load(summary.out, extra_files=files)
+    assert not set(json.loads(files["k710.json"])["input"]) & set(MADE)
+
+
+def test_a_head_of_mmaction2_for_other_classes_is_exported_without_names(tmp_path: Path) -> None:
+    source = published(tmp_path / "mit.pth", 339)
+    head = {"transformer.proj.0.": "backbone.transformer.norm.", "transformer.proj.2.": "cls_head.fc_cls."}
+    renamed = {}
+    for key, value in torch.load(source).items():
+        begin = next((b for b in head if key.startswith(b)), "")
+        renamed[head.get(begin, "backbone.") + key.removeprefix(begin)] = value
+    torch.save({"state_dict": renamed}, source)
+    settings = (f"recipe={tmp_path / 'recipe.toml'}",)
+    summary = export(ExportConfig(source=source, out=tmp_path / "model.pt2", overrides=settings))
+    assert (summary.num_classes, summary.class_names) == (339, False)
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".pyth"])
+@pytest.mark.parametrize(("key", "value"), [("bias", torch.tensor(0.0)), ("weight", torch.tensor(0.0)), ("bias", None)])
+def test_a_damaged_head_is_a_checkpoint_error(bare: Path, suffix: str, key: str, value: Tensor | None) -> None:
+    state = torch.load(bare)
+    state[f"transformer.proj.2.{key}"] = value
+    torch.save({name: tensor for name, tensor in state.items() if tensor is not None}, bare)
+    settings = (f"recipe={bare.parent / 'recipe.toml'}",)
+    with pytest.raises(CheckpointError, match="classifier"):
+        export(ExportConfig(source=bare, out=bare.parent / f"model{suffix}", overrides=settings))
+
+
+@pytest.mark.parametrize("order", ["nonsense", "canonical"])
+def test_a_format_without_room_for_classes_takes_no_order_of_them(bare: Path, order: str) -> None:
+    config = ExportConfig(source=bare, out=bare.parent / "model.pth", overrides=(f"head.class_order={order}",))
+    with pytest.raises(UsageError, match=r"head\.class_order: \.pth has no room for classes"):
+        export(config)
 
 
 def test_what_a_checkpoint_does_not_say_must_be_given(bare: Path, tmp_path: Path) -> None:
@@ -239,6 +324,9 @@ def test_what_a_checkpoint_does_not_say_must_be_given(bare: Path, tmp_path: Path
     with pytest.raises(CheckpointError, match="what model it is of") as caught:
         export(ExportConfig(source=bare, out=out, overrides=("head.class_order=canonical",)))
     assert "--set recipe=" in caught.value.hint
+    bodiless = ("head.class_order=canonical", "recipe=tiny_cpu_finetune")
+    with pytest.raises(UsageError, match=r"tiny_cpu_finetune: has no \[model\] table"):
+        export(ExportConfig(source=bare, out=out, overrides=bodiless))
     with pytest.raises(UsageError, match="unknown setting 'init'"):
         export(ExportConfig(source=bare, out=out, overrides=("head.init=random",)))
     assert not out.exists()
@@ -262,9 +350,17 @@ def test_an_existing_file_is_replaced_only_when_asked(bare: Path, tmp_path: Path
     assert len(torch.load(out)) > 0
 
 
+def test_a_data_file_is_in_the_way_of_onnx_alone(tmp_path: Path) -> None:
+    for suffix in FORMATS:
+        (tmp_path / f"model{suffix}.data").write_text("mine")
+    with pytest.raises(UsageError, match=r"model\.onnx\.data: exists"):
+        ExportConfig(out=tmp_path / "model.onnx")
+    assert ExportConfig(out=tmp_path / "model.pt2").out.name == "model.pt2"
+
+
 def test_the_source_is_never_replaced_by_its_export(bare: Path, tmp_path: Path) -> None:
     before = bare.read_bytes()
-    with pytest.raises(UsageError, match="is the file to be exported"):
+    with pytest.raises(UsageError, match="is a file of the weights or of their run"):
         export(ExportConfig(source=bare, out=tmp_path / "." / bare.name, force=True))
     assert bare.read_bytes() == before
 

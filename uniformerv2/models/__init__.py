@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from uniformerv2.models.uniformerv2 import UniFormerV2, UniFormerV2Config
+from uniformerv2.models.uniformerv2 import UniFormerV2
+from uniformerv2.models.uniformerv2_config import UniFormerV2Config
 
 MODELS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "uniformerv2": (UniFormerV2Config, UniFormerV2),

@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from uniformerv2.models.fusion import Parts
 from uniformerv2.models.layers import (
@@ -88,10 +89,11 @@ class LocalUniBlock(nn.Module):
     def forward(self, x_BTLC: Tensor) -> Tensor:
         if self.lmhra1 is not None:
             x_BTLC = _add_to_patches(x_BTLC, self.lmhra1, self.drop_local1)
-        x_BTLC = _add(x_BTLC, self.drop_attn(self.attn(self.ln_1(x_BTLC))))
+        x_BTLC = x_BTLC + self.drop_attn(self.attn(self.ln_1(x_BTLC)))
         if self.lmhra2 is not None:
             x_BTLC = _add_to_patches(x_BTLC, self.lmhra2, self.drop_local2)
-        return _add(x_BTLC, self.drop_mlp(self.mlp(self.ln_2(x_BTLC))))
+        out: Tensor = x_BTLC + self.drop_mlp(self.mlp(self.ln_2(x_BTLC)))
+        return out
 
 
 class DynamicPositionEncoding(nn.Conv3d):
@@ -119,8 +121,9 @@ class DynamicPositionEncoding(nn.Conv3d):
             return super().forward(patch_BCTHW)
         # On a CPU the bf16 gradient of this convolution takes three times as long as the fp32 one.
         with torch.autocast("cpu", enabled=False):
-            out: Tensor = self._conv_forward(patch_BCTHW.float(), self.weight.float(), self.bias.float())
-        return out.to(patch_BCTHW.dtype)
+            weight, bias = self.weight.float(), self.bias.float()
+            encoding = F.conv3d(patch_BCTHW.float(), weight, bias, padding=1, groups=self.groups)
+        return encoding.to(patch_BCTHW.dtype)
 
 
 class GlobalUniBlock(nn.Module):
@@ -160,11 +163,6 @@ class GlobalUniBlock(nn.Module):
         query_BQC = query_BQC + self.drop_attn(self.attn(self.ln_1(query_BQC), seen_BMC))
         out: Tensor = query_BQC + self.drop_mlp(self.mlp(self.ln_2(query_BQC)))
         return out
-
-
-def _add(x: Tensor, branch: Tensor) -> Tensor:
-    """Their sum; where nothing has to be differentiated it takes the memory of ``branch``, which nobody else needs."""
-    return x + branch if torch.is_grad_enabled() else branch.add_(x)
 
 
 def _add_to_patches(x_BTLC: Tensor, branch: LocalMHRA, drop_path: DropPath) -> Tensor:

@@ -7,7 +7,7 @@ G_i is global block i, X_i the backbone tokens that it sees, q_i a learned query
     hierarchical_kv   z_i = G_i(q_i, [z_{i-1}, X_i])
     hierarchical_q    z_i = G_i([z_{i-1}, q_i], X_i)       F is the last block's own query
 
-Axes: B clip, Q queries of a block, M tokens of a part, C width.
+Axes: B clip, Q queries of a block, N blocks, M tokens of a part, C width.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ def fuse(
         joint: the linear layer of ``parallel``.
     """
     num_clips = seen[0][0].shape[0]  # len() would tie an exported program to one batch size
-    queries = [query_1C.expand(num_clips, 1, -1) for query_1C in query_N1C]
-    steps = zip(blocks, queries if len(queries) > 1 else queries * len(blocks), seen, strict=True)
+    # A single one serves every block; written out, so that blocks are compiled for one layout only.
+    query_NB1C = query_N1C[:, None].expand(len(blocks), num_clips, 1, -1).contiguous()
+    steps = zip(blocks, query_NB1C.unbind(0), seen, strict=True)
     if kind == "parallel":
         assert joint is not None, "the parallel fusion ends in a linear layer"
         feature_BNC = torch.cat([block(query_B1C, parts) for block, query_B1C, parts in steps], dim=1)
@@ -57,7 +58,8 @@ def fuse(
         elif kind == "hierarchical_kv":
             z_BQC = block(query_B1C, (z_BQC, *parts))
         else:
-            # Queries do not see each other, so the last one depends on its own block alone: the definition has it so.
+            # Queries do not see each other, so the result depends on the last block alone. That follows from the
+            # formula; no code of the authors shows whether they meant more.
             z_BQC = block(torch.cat([z_BQC, query_B1C], dim=1), parts)
     assert z_BQC is not None, "a fusion joins at least one block"
     return z_BQC[:, -1]

@@ -3,8 +3,8 @@
 Convolutions keep the parameter shapes of their published names and run as what they are: matrix products over tokens.
 
 Axes: B clip, T frame (after patch embedding), H x W patch grid, S = H*W patch tokens, L = 1 + S tokens of a frame
-with the class token in front, M tokens of one part of a clip, Q queries, C width, h heads, E = C/h width of a head,
-X values of a patch.
+with the class token in front, M tokens of one part of a clip, Q queries, R = Q*h, C width, h heads, E = C/h width of a
+head, N rows of whatever, K channels out, X values of a patch.
 """
 
 from __future__ import annotations
@@ -46,9 +46,11 @@ class PatchEmbedding(nn.Conv3d):
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer norm computed in fp32 whatever the input; the result has the dtype of the input, as in CLIP."""
+    """Layer norm that is computed in fp32 for half types; the result has the dtype of the input, as in CLIP."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == self.weight.dtype and x.element_size() >= 4:
+            return super().forward(x)
         weight, bias = self.weight.float(), self.bias.float()
         return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
 
@@ -70,7 +72,7 @@ class MLP(nn.Module):
             return out
         # x * sigmoid(a x) is silu(a x) / a, which keeps one tensor for the backward pass instead of three.
         hidden = _scaled_linear(x, self.c_fc, after=_QUICK)
-        if self.dropout is None and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if self.dropout is None and _is_plain(self.c_proj) and torch.is_grad_enabled():
             return _LinearOfSilu.run(hidden, self.c_proj, 1 / _QUICK)
         hidden = F.silu(hidden)
         return _scaled_linear(hidden if self.dropout is None else self.dropout(hidden), self.c_proj, before=1 / _QUICK)
@@ -106,12 +108,18 @@ class _LinearOfSilu(torch.autograd.Function):
 
 def _scaled_linear(x: Tensor, layer: nn.Linear, before: float = 1.0, after: float = 1.0) -> Tensor:
     """``after * layer(before * x)``; on a CPU the product scales on its way, without a pass over the tokens."""
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or not _is_plain(layer):
         # Elsewhere a product with a scaled bias is slower, and compiled blocks scale together with the activation.
         scaled: Tensor = layer(x if before == 1 else before * x)
         return scaled if after == 1 else after * scaled
     out_NC = torch.addmm(layer.bias, x.flatten(0, -2), layer.weight.t(), beta=after, alpha=before * after)
     return out_NC.view(*x.shape[:-1], -1)
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether its weight may be used without calling it: no hooks, no pruning, no adapter, and no compiler at work."""
+    hooked = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
+    return type(layer) is nn.Linear and not hooked and not torch.compiler.is_compiling()
 
 
 class _Attention(nn.Module):
@@ -180,10 +188,10 @@ class PointwiseConv(nn.Conv3d):
 
     def forward(self, x: Tensor, scale_C: Tensor | None = None, shift_C: Tensor | None = None) -> Tensor:
         """The layer's output for ``x * scale + shift``, which is never written out."""
-        weight_RC = self.weight.flatten(1)
+        weight_KC = self.weight.flatten(1)
         if scale_C is None or shift_C is None:
-            return F.linear(x, weight_RC, self.bias)
-        return F.linear(x, weight_RC * scale_C, self.bias + F.linear(shift_C, weight_RC))
+            return F.linear(x, weight_KC, self.bias)
+        return F.linear(x, weight_KC * scale_C, self.bias + F.linear(shift_C, weight_KC))
 
 
 class TemporalConv(nn.Conv3d):

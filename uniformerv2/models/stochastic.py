@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -163,9 +163,9 @@ class BatchNorm(nn.BatchNorm3d):
         super().__init__(width, eps=1e-5, momentum=0.1)
         self.deferred = False
         # Tensors, not a list: a compiled block would be compiled again for every length of a list.
-        self.register_buffer("pending", torch.zeros(2 * width), persistent=False)
-        self.register_buffer("num_pending", torch.zeros((), dtype=torch.int64), persistent=False)
-        self.register_buffer("recording", torch.ones((), dtype=torch.bool), persistent=False)
+        _forget_pending(self)
+        # What waits belongs to the old weights; and a model that was made without memory has garbage there.
+        self.register_load_state_dict_post_hook(_forget_pending)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
         rows_NC = x.flatten(0, -2)
@@ -237,19 +237,31 @@ def commit_batch_norm(model: nn.Module, mean_flat: Tensor) -> None:
 
 def recompute_contexts(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """For ``context_fn`` of ``checkpoint``: the batch norms of ``module`` do not count in the second pass."""
-    return nullcontext(), _unrecorded(module)
+    return nullcontext(), _Unrecorded(module)
 
 
-@contextmanager
-def _unrecorded(module: nn.Module) -> Iterator[None]:
-    # A tensor, not an attribute: both passes must be one compiled graph, or they would keep different activations.
-    for norm in _batch_norms(module):
-        norm.recording.fill_(False)
-    try:
-        yield
-    finally:
-        for norm in _batch_norms(module):
+class _Unrecorded(AbstractContextManager[None]):
+    """Entered again for every backward pass through the same graph, which a generator could not be."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.norms = list(_batch_norms(module))
+
+    def __enter__(self) -> None:
+        # A tensor, not an attribute: both passes must be one compiled graph, or they would keep different activations.
+        for norm in self.norms:
+            norm.recording.fill_(False)
+
+    def __exit__(self, *exception: object) -> None:
+        for norm in self.norms:
             norm.recording.fill_(True)
+
+
+def _forget_pending(norm: BatchNorm, *_: object) -> None:
+    """Give ``norm`` new buffers for what waits, beside its statistics; none of them is part of the state dict."""
+    device = norm.running_mean.device
+    norm.register_buffer("pending", torch.zeros(2 * norm.num_features, device=device), persistent=False)
+    norm.register_buffer("num_pending", torch.zeros((), dtype=torch.int64, device=device), persistent=False)
+    norm.register_buffer("recording", torch.ones((), dtype=torch.bool, device=device), persistent=False)
 
 
 def _batch_norms(model: nn.Module) -> Iterator[BatchNorm]:

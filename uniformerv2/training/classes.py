@@ -13,8 +13,8 @@ from k710.labels import NUM_CLASSES, TAXONOMIES, LabelMap, published_order
 
 ORDER_HINT = (
     "name the order: --set head.class_order=canonical (alphabetical; for K710 as in mmaction2), =uniformerv2 "
-    "(heads published by OpenGVLab) or =FILE.csv with a `name` column in row order; or start a new classifier with "
-    "--set head.init=random"
+    "(heads published by OpenGVLab) or =FILE.csv with a `name` column in row order; or, to train, start a new "
+    "classifier with --set head.init=random"
 )
 CANONICAL_ORDERS = ("canonical", "mmaction2")
 """Names of the order of the taxonomy's indices: alphabetical for a release, and for K710 the one that mmaction2 set."""
@@ -85,16 +85,21 @@ class ClassTable:
         return [row_of[c] for c in wanted]
 
 
+def taxonomy_of(num_rows: int) -> str:
+    """The taxonomy that a head of so many rows is of, such as ``k400``; empty: none that is known."""
+    return _TAXONOMY_OF.get(num_rows, "")
+
+
 def named_order(order: str, num_rows: int, labels: LabelMap) -> ClassTable:
     """The class table that ``head.class_order`` gives a head of ``num_rows`` rows.
 
     Raises:
         UsageError: no such order, or one of another size.
     """
-    sizes = {NUM_CLASSES: "k710"} | {size: taxonomy for taxonomy, size in TAXONOMIES.items()}
-    if num_rows not in sizes:
-        raise UsageError(f"a head of {num_rows} classes is of no known taxonomy", hint=f"known: {sorted(sizes)}")
-    taxonomy = sizes[num_rows]
+    taxonomy = taxonomy_of(num_rows)
+    if not taxonomy:
+        known = ", ".join(map(str, sorted(_TAXONOMY_OF)))
+        raise UsageError(f"a head of {num_rows} classes is of no known taxonomy", hint=f"known sizes: {known}")
     if order in CANONICAL_ORDERS:
         return ClassTable.of(labels, taxonomy)
     if order == "uniformerv2":
@@ -107,16 +112,33 @@ def named_order(order: str, num_rows: int, labels: LabelMap) -> ClassTable:
     raise UsageError(f"unknown head.class_order {order!r}", hint=f"{known}, or a path that ends in .csv")
 
 
+_TAXONOMY_OF = {NUM_CLASSES: "k710"} | {size: taxonomy for taxonomy, size in TAXONOMIES.items()}
+"""Classes -> taxonomy."""
+
+
 def _names_of(path: Path, num_rows: int) -> tuple[str, ...]:
+    """The column ``name`` of a CSV with a line for each of ``num_rows`` rows."""
     if not path.is_file():
         raise UsageError(f"head.class_order: {path}: no such file")
     try:
         with path.open(newline="", encoding="utf-8-sig") as handle:  # spreadsheets begin a file with a mark
-            lines = list(csv.DictReader(handle))
+            lines = _lines_of(path, csv.DictReader(handle))
     except UnicodeDecodeError as error:
         raise UsageError(f"head.class_order: {path}: not UTF-8: {error}") from error
-    if not lines or "name" not in lines[0]:
+    if not lines or "name" not in lines[0][1]:
         raise UsageError(f"head.class_order: {path} has no column 'name'")
     if len(lines) != num_rows:
         raise UsageError(f"head.class_order: {path} names {len(lines)} classes, the head has {num_rows} rows")
-    return tuple(line["name"] for line in lines)
+    for row, line in lines:
+        if not line["name"]:
+            raise UsageError(f"head.class_order: {path} row {row}: no name", hint="every row of the head is a class")
+    return tuple(line["name"] for _, line in lines)
+
+
+def _lines_of(path: Path, reader: csv.DictReader[str]) -> list[tuple[int, dict[str, str]]]:
+    """The lines of a CSV, each with the number that it has in the file."""
+    try:
+        return [(reader.line_num, line) for line in reader]
+    except csv.Error as error:
+        row = reader.reader.line_num
+        raise UsageError(f"head.class_order: {path} row {row}: not a readable CSV ({error})") from error

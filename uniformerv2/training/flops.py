@@ -4,7 +4,7 @@ Matrix products, attention products and convolutions are counted, norms and acti
 algorithm as published, which is what papers state, and of the one that runs here, which gives the same result without
 projecting the keys and values of every token in the global blocks.
 
-Letters: T frames in the backbone, S patches of a frame, L = S + 1, C width, G global blocks, h heads, K classes.
+Letters: T frames in the backbone, S patches of a frame, L = S + 1, C width, D layers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from uniformerv2.models.uniformerv2 import UniFormerV2Config
+from uniformerv2.models.uniformerv2_config import UniFormerV2Config
 
 Algorithm = Literal["published", "ours"]
 
@@ -33,6 +33,8 @@ class MacCount:
     """Position encodings, cross-attention and MLPs of the global blocks."""
     head: int
     """Classifier."""
+    frozen_backbone: bool
+    """The backbone runs forward only."""
 
     @property
     def total(self) -> int:
@@ -41,14 +43,18 @@ class MacCount:
 
     @property
     def training_flops(self) -> int:
-        """Floating-point operations of a training step on one view: the backward pass costs two forward passes."""
-        return 3 * 2 * self.total
+        """Floating-point operations of a training step on one view.
+
+        The backward pass of what trains costs two forward passes; a frozen backbone has none.
+        """
+        trained = self.global_blocks + self.head if self.frozen_backbone else self.total
+        return 2 * (self.total + 2 * trained)
 
 
 def count_macs(config: UniFormerV2Config, algorithm: Algorithm = "ours") -> MacCount:
     """Multiply-accumulates of ``config`` on one view."""
-    height, width_px = config.grid
-    S, C, D = height * width_px, config.width, config.layers
+    rows, columns = config.grid
+    S, C, D = rows * columns, config.width, config.layers
     T = config.num_frames // 2 if config.temporal_downsample else config.num_frames
     L = S + 1
     patch_values = 3 * config.patch_size**2 * (3 if config.temporal_downsample else 1)
@@ -59,6 +65,7 @@ def count_macs(config: UniFormerV2Config, algorithm: Algorithm = "ours") -> MacC
         temporal=D * config.local_blocks * T * S * _temporal_conv(C, int(C // config.dw_reduction)),
         global_blocks=len(config.global_layers) * 27 * T * S * C + _global_branch(config, T * L, algorithm),
         head=C * config.num_classes,
+        frozen_backbone=config.frozen_backbone,
     )
 
 

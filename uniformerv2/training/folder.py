@@ -30,6 +30,7 @@ _MAY_DIFFER = {
         "threads",
         "recompute_layers",
         "recompute_every",
+        "compile",
         "checkpoint_every",
         "log_every",
         "restart_epoch",

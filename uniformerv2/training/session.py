@@ -193,6 +193,8 @@ def _train(
         optimizer.load_state_dict(saved.optimizer)
     if feed is None or state.epoch >= recipe.optim.epochs:
         return state
+    if recipe.runtime.compile:
+        task.model.compile_blocks()
     rest = RestOfRun(
         feed.order,
         feed.batching,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from k710.config import from_mapping
 from k710.errors import CheckpointError, UsageError
 from k710.labels import LabelMap
 from uniformerv2 import UniFormerV2, UniFormerV2Config
-from uniformerv2.config import HeadConfig
+from uniformerv2.config import HeadConfig, read_recipe
 from uniformerv2.training.checkpoint import (
     CHECKPOINT_FILE,
     HEADER_KEY,
@@ -30,6 +31,7 @@ from uniformerv2.training.checkpoint import (
     parsing,
 )
 from uniformerv2.training.classes import CANONICAL_ORDERS, ORDER_HINT, ClassTable, named_order
+from uniformerv2.training.folder import CONFIG_FILE, LOG_FILE
 from uniformerv2.training.lineage import Lineage, read_lineage
 from uniformerv2.weights.files import INDEX_SUFFIX, parts_of, read_weights, unreadable
 from uniformerv2.weights.layouts import read_layout
@@ -164,7 +166,7 @@ def source_classes(source: Source, class_order: str, labels: LabelMap) -> ClassT
         CheckpointError: the head is none, its own table is of another size, or nothing says which class a row is.
         UsageError: the source and the user both say, and not the same.
     """
-    num_rows = _num_head_rows(source.state)
+    num_rows = num_head_rows(source.state)
     if source.classes is not None:
         if class_order:
             raise UsageError("the checkpoint has its own class table", hint="leave head.class_order out")
@@ -193,20 +195,65 @@ def head_rows(source: Source, target: str, class_order: str, labels: LabelMap) -
     return ClassTable.of(labels, target).rows_from(source_classes(source, class_order, labels), labels)
 
 
-def _num_head_rows(state: Mapping[str, Tensor]) -> int:
-    """Classes of the head in ``state``, after a look whether it is one."""
+def num_head_rows(state: Mapping[str, Tensor]) -> int:
+    """Classes of the head in ``state``.
+
+    Raises:
+        CheckpointError: there is no head, or a damaged one.
+    """
     absent = [key for key in HEAD_KEYS if key not in state]
     if absent:
-        raise CheckpointError(f"the checkpoint has no classifier ({absent[0]})", hint="--set head.init=random")
+        raise CheckpointError(
+            f"the checkpoint has no classifier ({absent[0]})",
+            hint="use another checkpoint; or, to train, start a new classifier with --set head.init=random",
+        )
     weight, bias = (state[key].shape for key in HEAD_KEYS)
-    if len(weight) != 2 or bias != weight[:1]:
-        raise CheckpointError(f"the checkpoint's classifier is damaged: weight {tuple(weight)}, bias {tuple(bias)}")
+    if len(weight) != 2 or bias != weight[:1] or not weight[0]:
+        raise CheckpointError(
+            f"the checkpoint's classifier is damaged: weight {tuple(weight)}, bias {tuple(bias)}",
+            hint="use another copy of the checkpoint",
+        )
     return int(weight[0])
+
+
+def source_model(source: Source, recipe: str) -> Mapping[str, Any]:
+    """Settings of the model that the weights are of: what the file says, else those of the recipe that the user names.
+
+    Raises:
+        CheckpointError: neither says.
+        UsageError: both say, or there is no such recipe, or one without a model.
+    """
+    if source.model and recipe:
+        raise UsageError("the checkpoint says itself what model it is of", hint=f"leave --set recipe={recipe} out")
+    if source.model:
+        return source.model
+    if not recipe:
+        raise CheckpointError(
+            "the checkpoint does not say what model it is of", hint="name its recipe: --set recipe=k710_b16"
+        )
+    values = read_recipe(recipe).get("model")
+    if not isinstance(values, Mapping) or not values:
+        raise UsageError(
+            f"recipe {recipe}: has no [model] table",
+            hint="name the recipe that the model was pre-trained with, such as --set recipe=k710_b16",
+        )
+    return values
 
 
 def model_config(values: Mapping[str, Any], **changes: Any) -> UniFormerV2Config:
     """The model configuration of plain values, such as those in a checkpoint, with some fields replaced."""
     return from_mapping(UniFormerV2Config, {**values, **changes}, where="model")
+
+
+def require_not_of(weights: Path, out: Path) -> None:
+    """Refuse ``out`` as a place to write to when the weights are read from it, or when a run keeps its files there."""
+    parts = parts_of(weights) if weights.name.endswith(INDEX_SUFFIX) else ()
+    files = [weights.name, lineage_path(weights).name, *parts]
+    if weights.name in (CHECKPOINT_FILE, MODEL_FILE):
+        # Also those that are not there: a run that goes on would take what is written for a file of its own.
+        files += [CHECKPOINT_FILE, MODEL_FILE, CONFIG_FILE, LOG_FILE, lineage_path(Path(MODEL_FILE)).name]
+    if os.path.realpath(out) in {os.path.realpath(weights.parent / name) for name in files}:
+        raise UsageError(f"--out {out}: is a file of the weights or of their run", hint="give another --out")
 
 
 def file_sha256(path: Path) -> str:

@@ -99,7 +99,7 @@ def require_kind(source: ImageSource, kind: str) -> None:
     for name in source.entries:
         for pattern, what, hint in _REFUSED:
             if re.fullmatch(pattern, name):
-                raise CheckpointError(f"the image transformer has {what} ({source.prefix}{name})", hint=hint)
+                raise CheckpointError(f"the image transformer has {what} ({source.key_of(name)})", hint=hint)
     possible = _possible_kinds(source)
     if not possible:
         known = f"kinds: {', '.join(KINDS)}"

@@ -14,18 +14,16 @@ import torch
 from torch import Tensor
 
 from k710.errors import CheckpointError
+from uniformerv2.weights.layouts import PREFIXES, STUDENT, WRAPPERS, unwrap, without_compile
 from uniformerv2.weights.published import as_tensor
 
-_WRAPPERS = ("teacher", "student", "state_dict", "model", "module", "model_state")
-"""Entries that hold the weights of a training checkpoint; the first that is there counts."""
-_MOST_WRAPPERS = 5  # a pickle may hold itself
-_SHARED_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
-"""Written in front of every key by data-parallel wrappers and by models around the image model."""
+_WRAPPERS = ("teacher", "student", *WRAPPERS)
+"""Entries that hold the weights of a training checkpoint; of a self-distillation, the teacher's are what is used."""
 _TEXT = "belongs to the text transformer"
 _WITH_TEXT = "compares pictures with texts, which a classifier does not"
 _DISTILLED = "head of the self-distillation"
 _PARTS: dict[str, dict[str, str]] = {
-    "teacher.": {"student.": "the student; the weights of its teacher are taken"},
+    "teacher.": {"student.": STUDENT},
     "student.": {},
     "backbone.": {"head.": _DISTILLED, "dino_head.": _DISTILLED, "ibot_head.": _DISTILLED},
     "visual.": {
@@ -50,11 +48,15 @@ _PARTS: dict[str, dict[str, str]] = {
 """Prefix of the image transformer in a larger model -> beginnings of what stands beside it, each with the reason."""
 SCALED_LAYERS = {"1": "attn.out_proj", "2": "mlp.c_proj"}
 """Number of a layer scale -> our name of the layer whose output it scales."""
+_MOST_REPEATED = 2**24
+"""Values that a tensor may have although the file holds fewer, and the tensor repeats them."""
+_WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_ANOTHER_COPY = "use another copy of the weights"
 
 
 @dataclass(kw_only=True, slots=True)
 class ImageSource:
-    """The image transformer of a checkpoint while it is read; names are those of the file without its prefix."""
+    """The image transformer of a checkpoint while it is read; names are those of the file without prefix and marks."""
 
     entries: dict[str, Tensor]
     """Those that are not explained yet, by name."""
@@ -66,6 +68,8 @@ class ImageSource:
     """What was taken off every key."""
     ignored: list[tuple[str, str]]
     """Keys of the file that are left out, each with the reason."""
+    marked: dict[str, str] = field(default_factory=dict)
+    """Name -> name in the file, where ``torch.compile`` left marks in it."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
     """Under our names, fp32."""
     renamed: list[tuple[str, str]] = field(default_factory=list)
@@ -77,27 +81,33 @@ class ImageSource:
     lacks_positions: bool = False
     """The source has no position table, and needs none."""
 
+    def key_of(self, name: str) -> str:
+        """The key that the entry ``name`` has in the file."""
+        return self.prefix + self.marked.get(name, name)
+
     def fold(self, name: str, what: str) -> Tensor:
         """Take the entry ``name``, which becomes part of another."""
-        self.folded.append((name, what))
+        self.folded.append((self.marked.get(name, name), what))
         return self._take(name)
 
     def rename(self, name: str, key: str) -> None:
         """Take the entry ``name`` as our ``key``."""
         self.fill(key, self._take(name), name)
-        if name != key:
-            self.renamed.append((name, key))
+        written = self.marked.get(name, name)
+        if written != key:
+            self.renamed.append((written, key))
 
     def fill(self, key: str, tensor: Tensor, name: str) -> None:
         """Let our ``key`` be ``tensor``, made of the entry ``name`` and perhaps others."""
         if key in self.tensors:
-            raise CheckpointError(f"{self.prefix}{name}: a second entry for {key}", hint="give an unchanged checkpoint")
+            message = f"{self.key_of(name)}: a second entry for {key}"
+            raise CheckpointError(message, hint="give an unchanged checkpoint")
         self.tensors[key] = tensor
 
     def ignore(self, name: str, reason: str) -> None:
         """Leave the entry ``name`` out."""
         del self.entries[name]
-        self.ignored.append((self.prefix + name, reason))
+        self.ignored.append((self.key_of(name), reason))
 
     def scale_layers(self, scales: Mapping[str, str]) -> None:
         """Multiply each layer scale, an entry, into our linear layer whose output it scales; all layers, or none."""
@@ -123,7 +133,7 @@ class ImageSource:
             tensor = self.tensors.get(key)
             if tensor is not None and tensor.shape[:1] != scale_C.shape:
                 shapes = f"is {tuple(scale_C.shape)}, the layer is {tuple(tensor.shape)}"
-                raise CheckpointError(f"{self.prefix}{name} {shapes}", hint="give an unchanged checkpoint")
+                raise CheckpointError(f"{self.key_of(name)} {shapes}", hint="give an unchanged checkpoint")
             if tensor is not None:
                 self.tensors[key] = scale_C.view(-1, *(1 for _ in tensor.shape[1:])) * tensor
 
@@ -138,22 +148,41 @@ class ImageSource:
         if len(shapes) > 1:
             differing = " and ".join(map(str, sorted(shapes)))
             raise CheckpointError(
-                f"{self.prefix}{names[0]} and its siblings have the shapes {differing}",
+                f"{self.key_of(names[0])} and its siblings have the shapes {differing}",
                 hint="give an unchanged checkpoint",
             )
         return [self.fold(name, what) for name in names]
 
-    def _take(self, name: str) -> Tensor:
-        value = self.entries.pop(name)
+    def floats(self, name: str) -> Tensor:
+        """The entry ``name``, which stays, in fp32.
+
+        Raises:
+            CheckpointError: it is not dense, not of float numbers, empty, or far larger than what the file holds of it.
+        """
+        value, key = self.entries[name], self.key_of(name)
         if value.layout != torch.strided or value.is_meta or not value.ndim:
+            raise CheckpointError(f"{key} is no dense tensor with axes", hint=_ANOTHER_COPY)
+        if not value.is_floating_point():
+            raise _not_of_floats(key, value)
+        shape, num_stored = tuple(value.shape), value.untyped_storage().nbytes() // value.element_size()
+        if not value.numel():
+            raise CheckpointError(f"{key} is {shape}, which is empty", hint=_ANOTHER_COPY)
+        # A few bytes may stand for more values than any memory holds.
+        if value.numel() > max(num_stored, _MOST_REPEATED):
             raise CheckpointError(
-                f"{self.prefix}{name} is no dense tensor with axes", hint="use another copy of the weights"
+                f"{key} is {shape}, and repeats the few values that the file holds: {num_stored}",
+                hint=f"{_ANOTHER_COPY}, or save it with .contiguous() if the shape is right",
             )
-        tensor = value.float()
+        try:
+            return value.float()
+        except NotImplementedError as error:  # packed types, such as two 4-bit floats in a byte
+            raise _not_of_floats(key, value) from error
+
+    def _take(self, name: str) -> Tensor:
+        tensor = self.floats(name)
+        del self.entries[name]
         if not tensor.isfinite().all():
-            raise CheckpointError(
-                f"{self.prefix}{name} has values that are not finite", hint="use another copy of the weights"
-            )
+            raise CheckpointError(f"{self.key_of(name)} has values that are not finite", hint=_ANOTHER_COPY)
         return tensor
 
 
@@ -161,21 +190,29 @@ def open_source(state_dict: Mapping[str, Any]) -> ImageSource:
     """The image transformer inside a checkpoint: training state, wrappers and a text transformer are set apart.
 
     Raises:
-        CheckpointError: an entry holds no numbers.
+        CheckpointError: an entry holds no numbers, or two have one name.
     """
-    weights, ignored = _unwrap(state_dict)
+    inner, ignored = unwrap(state_dict, _WRAPPERS)
+    weights = {str(key): value for key, value in inner.items()}
     prefix, inside, beside = _image_part(list(weights))
     entries: dict[str, Tensor] = {}
+    marked: dict[str, str] = {}
     for key in inside:
         tensor = as_tensor(key, weights[key])
-        if tensor.is_floating_point():
-            entries[key.removeprefix(prefix)] = tensor
+        written = key.removeprefix(prefix)
+        name = without_compile(written)
+        if name in entries:
+            raise CheckpointError(f"the checkpoint has {name} twice", hint="it holds two models: save one of them")
+        # A weight of whole numbers is a quantised one, and must not pass for one that is not there.
+        if tensor.dtype not in _WHOLE or name.endswith((".weight", ".bias")):
+            entries[name] = tensor
+            marked |= {name: written} if name != written else {}
         else:
             ignored.append((key, "whole numbers, such as a table of indices, not a weight"))
     unexplained = []
     for key, (name, part) in beside.items():
         reason = next((why for beginning, why in _PARTS[part].items() if name.startswith(beginning)), None)
-        if reason is None and not as_tensor(key, weights[key]).is_floating_point():
+        if reason is None and as_tensor(key, weights[key]).dtype in _WHOLE:
             reason = "whole numbers, not a weight"
         if reason is None:
             unexplained.append(key)
@@ -187,24 +224,16 @@ def open_source(state_dict: Mapping[str, Any]) -> ImageSource:
         unexplained=tuple(unexplained),
         prefix=prefix,
         ignored=ignored,
+        marked=marked,
     )
 
 
-def _unwrap(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """The weights inside a training checkpoint, and its other entries, each with the reason."""
-    ignored: list[tuple[str, str]] = []
-    path = ""
-    for _ in range(_MOST_WRAPPERS):
-        inner = next((name for name in _WRAPPERS if isinstance(checkpoint.get(name), Mapping)), "")
-        if not inner:
-            break
-        for key in checkpoint:
-            if key != inner:
-                pair = (inner, key) == ("teacher", "student")
-                ignored.append((f"{path}{key}", _PARTS["teacher."]["student."] if pair else "training state"))
-        path += f"{inner}/"
-        checkpoint = checkpoint[inner]
-    return {str(key): value for key, value in checkpoint.items()}, ignored
+def _not_of_floats(key: str, value: Tensor) -> CheckpointError:
+    dtype = str(value.dtype).removeprefix("torch.")
+    return CheckpointError(
+        f"{key} is of {dtype}, float numbers are needed",
+        hint="save it as float32, float16 or bfloat16; quantised weights need their scales for that",
+    )
 
 
 def _image_part(keys: list[str]) -> tuple[str, list[str], dict[str, tuple[str, str]]]:
@@ -213,7 +242,7 @@ def _image_part(keys: list[str]) -> tuple[str, list[str], dict[str, tuple[str, s
     beside: dict[str, tuple[str, str]] = {}
     while inside:
         names = [key.removeprefix(prefix) for key in inside]
-        part = next((p for p in _SHARED_PREFIXES if all(n.startswith(p) for n in names)), "")
+        part = next((p for p in PREFIXES if all(n.startswith(p) for n in names)), "")
         part = part or next((p for p in _PARTS if any(n.startswith(p) for n in names)), "")
         if not part:
             break

@@ -16,18 +16,17 @@ import torch
 from torch import Tensor
 
 from k710.errors import CheckpointError
-from uniformerv2.models.uniformerv2 import UniFormerV2, UniFormerV2Config
+from uniformerv2.models.uniformerv2 import UniFormerV2
+from uniformerv2.models.uniformerv2_config import BACKBONE_NAMES, UniFormerV2Config
 from uniformerv2.weights.image_kinds import KINDS, require_kind, settings_of
 from uniformerv2.weights.image_source import ImageSource, open_source
 from uniformerv2.weights.load_report import LoadReport
 from uniformerv2.weights.positions import POSITIONS, resize_positions
-from uniformerv2.weights.published import copy_into, require_match
+from uniformerv2.weights.published import copy_into, differences
 
 Inflation = Literal["centre", "mean"]
 """How a 2-D kernel fills a 3-D one: as its middle frame among zeros, or spread evenly over the frames."""
 
-IMAGE_NAMES = ("class_embedding", "positional_embedding", "conv1.", "ln_pre.", "transformer.resblocks.")
-"""Beginnings of the keys that an image transformer has too; of these, temporal convolutions are the model's own."""
 _KERNEL = "conv1.weight"
 
 
@@ -60,7 +59,8 @@ def load_image_vit(
     _require_settings(model.config, settings_of(source, kind), kind)
     KINDS[kind].read(source)
     state = model.state_dict()
-    expected = {key: value for key, value in state.items() if key.startswith(IMAGE_NAMES) and ".lmhra" not in key}
+    # Of what an image transformer has too, the temporal convolutions are the model's own.
+    expected = {key: value for key, value in state.items() if key.startswith(BACKBONE_NAMES) and ".lmhra" not in key}
     tensors = source.tensors
     _require_size(tensors, model.config)
     resized = _fit_positions(source, model.config.grid)
@@ -68,9 +68,9 @@ def load_image_vit(
     for key in inflated:
         tensors[key] = inflate(tensors[key], expected[key].shape[2], inflation)
     # Quoted, because what nothing explains must not pass for a key of ours that happens to have its name.
-    left = {repr(source.prefix + name): value for name, value in source.entries.items()}
+    left = {repr(source.key_of(name)): value for name, value in source.entries.items()}
     left |= {repr(key): torch.empty(0) for key in source.unexplained}
-    require_match({**tensors, **left}, expected)
+    _require_match({**tensors, **left}, expected)
     copy_into(model, tensors)
     return LoadReport(
         taken=tuple(expected),
@@ -140,6 +140,16 @@ def _size_hint(width: int, depth: int, patch: int, *, num_positions: int) -> str
         if (width, depth, patch) == (config.width, config.layers, config.patch_size) and fits_grid:
             return f"it looks like variant {name}: take a recipe of that size, such as k710_{name}"
     return f"build a model of that size: width={width}, layers={depth}, patch_size={patch}, and its number of heads"
+
+
+def _require_match(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Refuse a source that lacks an entry of its kind, or has one more."""
+    keys, problems = differences(tensors, expected)
+    if keys:
+        raise CheckpointError(
+            f"the checkpoint does not fit the model: {problems}",
+            hint="entries were lost or added after it was saved: use an unchanged checkpoint",
+        )
 
 
 def _fit_positions(source: ImageSource, grid: tuple[int, int]) -> tuple[str, ...]:

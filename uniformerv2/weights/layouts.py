@@ -1,6 +1,6 @@
 """State dicts as other programs save them, brought to the published names; no tensor is touched.
 
-{"model_state" | "state_dict" | ...: {...}}           unwrapped
+{"model_state" | "state_dict" | ...: {...}}            unwrapped
 module.backbone.conv1.weight, _orig_mod.conv1.weight   conv1.weight
 backbone.transformer.norm.*, cls_head.fc_cls.*         transformer.proj.0.*, transformer.proj.2.*   (mmaction2)
 """
@@ -13,11 +13,14 @@ from typing import Any
 
 from k710.errors import CheckpointError
 
-PREFIXES = ("module.", "backbone.", "_orig_mod.")
-"""Written in front of every key by data-parallel wrappers, by the official code and by ``torch.compile``."""
+PREFIXES = ("module.", "model.", "backbone.", "_orig_mod.")
+"""Written in front of every key by data-parallel wrappers, by models around the model, by the official code and by
+``torch.compile``."""
 WRAPPERS = ("model_state", "state_dict", "model", "module")
 """Entries of a training checkpoint under which the weights are: PySlowFast's and the official code's, Lightning's and
-mmengine's, timm's, DeepSpeed's."""
+mmengine's, timm's, DeepSpeed's. The first that is there and not empty counts."""
+STUDENT = "the student; the weights of its teacher are taken"
+"""Why a student's weights beside a teacher's are left out."""
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -44,15 +47,14 @@ def read_layout(checkpoint: Mapping[str, Any]) -> Layout:
     Raises:
         CheckpointError: it is an optimiser's state or an image transformer, or two entries have one name.
     """
-    inner, unwrapped = unwrap(checkpoint)
+    inner, ignored = unwrap(checkpoint)
     stripped, prefix = strip_prefixes(inner)
     _refuse_other_things(stripped)
     weights: dict[str, Any] = {}
     renamed: list[tuple[str, str]] = []
-    ignored = list(unwrapped)
-    by_mmaction2 = any(_without_compile(key).startswith(_MMACTION2_HEAD) for key in stripped)
+    by_mmaction2 = any(without_compile(key).startswith(_MMACTION2_HEAD) for key in stripped)
     for key, value in stripped.items():
-        plain = _without_compile(key)
+        plain = without_compile(key)
         if by_mmaction2 and plain.startswith("data_preprocessor."):
             ignored.append((key, "normalises frames, which the feed does here"))
             continue
@@ -72,17 +74,24 @@ def read_layout(checkpoint: Mapping[str, Any]) -> Layout:
     )
 
 
-def unwrap(checkpoint: Mapping[str, Any]) -> tuple[Mapping[str, Any], Pairs]:
-    """The weights inside a training checkpoint, and its other entries, each with the reason why it is not a weight."""
+def unwrap(
+    checkpoint: Mapping[str, Any], wrappers: tuple[str, ...] = WRAPPERS
+) -> tuple[Mapping[str, Any], list[tuple[str, str]]]:
+    """The weights inside a training checkpoint, and the path of every other entry with the reason it is no weight."""
     ignored: list[tuple[str, str]] = []
-    # Twice at most in what is known: DeepSpeed's file around a trainer's.
-    for _ in range(len(WRAPPERS)):
-        name = next((n for n in WRAPPERS if isinstance(checkpoint.get(n), Mapping) and checkpoint[n]), "")
-        if not name:
+    path = ""
+    # Twice at most in what is known, DeepSpeed's file around a trainer's; but a pickle may hold itself.
+    for _ in range(_MOST_WRAPPERS):
+        inner = next((n for n in wrappers if isinstance(checkpoint.get(n), Mapping) and checkpoint[n]), "")
+        if not inner:
             break
-        ignored += [(str(key), "training state, not a weight") for key in checkpoint if key != name]
-        checkpoint = checkpoint[name]
-    return checkpoint, tuple(ignored)
+        for key in checkpoint:
+            if key != inner:
+                beside_teacher = (inner, key) == ("teacher", "student")
+                ignored.append((f"{path}{key}", STUDENT if beside_teacher else "training state, not a weight"))
+        path += f"{inner}/"
+        checkpoint = checkpoint[inner]
+    return checkpoint, ignored
 
 
 def strip_prefixes(weights: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -95,6 +104,12 @@ def strip_prefixes(weights: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     return stripped, removed
 
 
+def without_compile(key: str) -> str:
+    """A key without the mark that ``torch.compile`` leaves, which stands wherever a part was compiled."""
+    return ".".join(part for part in key.split(".") if part != "_orig_mod")
+
+
+_MOST_WRAPPERS = 5
 _MMACTION2_HEAD = "cls_head.fc_cls."
 _MMACTION2_NAMES = (
     ("backbone.transformer.norm.", "transformer.proj.0."),
@@ -109,11 +124,6 @@ def _from_mmaction2(key: str) -> str:
         if key.startswith(theirs):
             return ours + key.removeprefix(theirs)
     return key
-
-
-def _without_compile(key: str) -> str:
-    """A key without the mark that ``torch.compile`` leaves, which stands wherever a part was compiled."""
-    return ".".join(part for part in key.split(".") if part != "_orig_mod")
 
 
 _IMAGE_MODELS = (
@@ -132,7 +142,7 @@ def _refuse_other_things(weights: Mapping[str, Any]) -> None:
             "the checkpoint is the state of an optimiser, not weights",
             hint="give the state dict of a model, or a checkpoint with `model_state`",
         )
-    plain = [_without_compile(key) for key in weights]
+    plain = [without_compile(key) for key in weights]
     if any(mark in key for key in plain for mark in (*_VIDEO_MARKS, "cls_head.")):
         return
     for marks, name, option in _IMAGE_MODELS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import safetensors.torch
 import torch
@@ -18,14 +18,12 @@ OFFICIAL_PREFIX: Final = "backbone."
 SUFFIXES = (".pyth", ".pth", ".safetensors")
 
 
-def official_state_dict(model: nn.Module, wrapper: Literal["backbone.", ""] = OFFICIAL_PREFIX) -> dict[str, Tensor]:
-    """The weights of ``model`` under published names, in their order, sharing memory with it.
+def official_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of ``model`` under the names in published files, in their order, sharing memory with it.
 
     Raises:
         CheckpointError: the published code has no such model, or would compute something else with these weights.
     """
-    if wrapper not in (OFFICIAL_PREFIX, ""):
-        raise ValueError(f"wrapper must be {OFFICIAL_PREFIX!r} or empty, got {wrapper!r}")
     reasons = [reason for differs, reason in _beyond_the_published(model.config) if differs]
     if reasons:
         raise CheckpointError(
@@ -33,7 +31,7 @@ def official_state_dict(model: nn.Module, wrapper: Literal["backbone.", ""] = OF
             hint="keep model.safetensors, which this program reads",
         )
     weights, _ = strip_prefixes(model.state_dict())
-    return {wrapper + key: value.detach() for key, value in weights.items()}
+    return {OFFICIAL_PREFIX + key: value.detach() for key, value in weights.items()}
 
 
 def save_official(model: nn.Module, path: Path) -> None:

@@ -26,11 +26,14 @@ def resize_positions(table_LC: Tensor, grid: tuple[int, int], source_grid: tuple
         source_grid: of the table; None: square, as in all published image models.
 
     Raises:
-        CheckpointError: the table is not for a square grid, and ``source_grid`` does not say which.
+        CheckpointError: the table is not for ``source_grid``, or for no square grid when none is named.
     """
     num_patches = len(table_LC) - 1
     height, width = source_grid or (math.isqrt(max(num_patches, 0)),) * 2
-    if num_patches < 1 or height * width != num_patches:
+    if num_patches < 1 or min(height, width) < 1 or height * width != num_patches:
+        if source_grid is not None:
+            message = f"{POSITIONS} has {num_patches} rows beside the class row, which are no {height}x{width} grid"
+            raise CheckpointError(message, hint="name the grid that the checkpoint is for: height and width in patches")
         raise CheckpointError(
             f"{POSITIONS} has {num_patches} rows beside the class row, which make no square grid to resize from",
             hint="set image_size and patch_size to those of the checkpoint",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,33 +19,45 @@ from uniformerv2.weights.remap import HEAD_KEYS
 from uniformerv2.weights.variants import describe, settings_to_change
 
 
-def load_published(model: nn.Module, state_dict: Mapping[str, Any]) -> LoadReport:
+def load_published(
+    model: nn.Module, state_dict: Mapping[str, Any], source_grid: tuple[int, int] | None = None
+) -> LoadReport:
     """Fill every parameter and buffer of ``model`` from published weights, and say what was taken.
 
     Takes the official layout, ours and mmaction2's, bare or inside a training checkpoint, with any of
     ``layouts.PREFIXES`` in front of the keys; values may be tensors or arrays of any float type. A position table for
-    another number of patches is resized to the grid of ``model.config``.
+    another grid of patches is resized to that of ``model.config``.
+
+    Args:
+        model: what is filled.
+        state_dict: the weights.
+        source_grid: height and width of the grid, in patches, that the position table is for; None: the model's when
+            it has as many patches, else a square one.
 
     Raises:
-        CheckpointError: a key is missing, unexpected or of another shape, or a value is not a finite number; the
-            model is then as it was.
+        CheckpointError: a key is missing, unexpected or of another shape, a value is not a finite number, or the
+            position table fits a square grid as well as the model's; the model is then as it was.
     """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     layout = read_layout(state_dict)
     source = {key: as_tensor(key, value) for key, value in layout.weights.items()}
     expected = model.state_dict()
-    grid = _grid_to_resize_to(model, source, expected)
-    # The table is compared again below, when it has been resized.
+    grid = _grid_of_positions(model, source, expected)
+    # The number of its rows is not compared, because the table will be brought to the grid.
     require_fit(source, expected if grid is None else {**expected, POSITIONS: source[POSITIONS]})
     values = in_dtypes_of(expected, source)
+    resized = False
     if grid is not None:
-        values[POSITIONS] = resize_positions(values[POSITIONS], grid)
+        table_LC = values[POSITIONS]
+        values[POSITIONS] = _on_grid(table_LC, grid, source_grid)
+        resized = values[POSITIONS] is not table_LC
     copy_into(model, values)
     return LoadReport(
         taken=tuple(expected),
         ignored=layout.ignored,
         prefix=layout.prefix,
         renamed=layout.renamed,
-        resized=() if grid is None else (POSITIONS,),
+        resized=(POSITIONS,) if resized else (),
     )
 
 
@@ -58,19 +71,14 @@ def as_tensor(key: str, value: Any) -> Tensor:
     raise CheckpointError(message, hint="give the state dict of a model, or a checkpoint with `model_state`")
 
 
-def require_match(source: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Raise a ``CheckpointError`` that names every kind of difference, unless keys and shapes are equal."""
-    keys, problems = _differences(source, expected)
-    if keys:
-        raise CheckpointError(f"the checkpoint does not fit the model: {problems}", hint=_hint(keys))
-
-
 def require_fit(source: Mapping[str, Tensor], expected: Mapping[str, Tensor], apart_from: Collection[str] = ()) -> None:
     """Raise a ``CheckpointError`` that says which model the checkpoint is of, unless keys and shapes are equal.
 
     Entries in ``apart_from`` are not compared, because they will be made to fit.
     """
-    keys, problems = _differences(*({k: v for k, v in s.items() if k not in apart_from} for s in (source, expected)))
+    compared = {key: value for key, value in source.items() if key not in apart_from}
+    wanted = {key: value for key, value in expected.items() if key not in apart_from}
+    keys, problems = differences(compared, wanted)
     if not keys:
         return
     theirs, ours = describe(source), describe(expected)
@@ -92,6 +100,17 @@ def require_fit(source: Mapping[str, Tensor], expected: Mapping[str, Tensor], ap
     raise CheckpointError(f"the checkpoint looks like {theirs}, the model is {ours}: {problems}", hint=hint)
 
 
+def differences(source: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[list[str], str]:
+    """The keys that differ, and one line that names each kind of difference with at most five of its keys."""
+    missing = [key for key in expected if key not in source]
+    unexpected = [key for key in source if key not in expected]
+    misshapen = [key for key in expected if key in source and source[key].shape != expected[key].shape]
+    shapes = [f"{k} is {tuple(source[k].shape)}, the model has {tuple(expected[k].shape)}" for k in misshapen]
+    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+    problems = "; ".join(f"{len(keys)} {kind}: {_some(keys)}" for kind, keys in kinds if keys)
+    return missing + unexpected + misshapen, problems
+
+
 def in_dtypes_of(expected: Mapping[str, Tensor], source: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``source``, whose keys are all in ``expected``, in the dtypes that the model has.
 
@@ -110,37 +129,44 @@ def in_dtypes_of(expected: Mapping[str, Tensor], source: Mapping[str, Tensor]) -
     return values
 
 
-@torch.no_grad()
 def copy_into(model: nn.Module, source: Mapping[str, Tensor]) -> None:
-    """Write ``source``, already checked, over the parameters and buffers it names, in their own dtype."""
-    state = model.state_dict()
-    for key, value in source.items():
-        state[key].copy_(value)
+    """Write ``source``, already checked, over the parameters and buffers it names, in their own dtype.
+
+    Raises:
+        ValueError: the model has no memory to write to.
+    """
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ValueError("the model is on the meta device; give it memory first: model.to_empty(device=...)")
+    model.load_state_dict(dict(source), strict=False)
 
 
-def _grid_to_resize_to(
+def _grid_of_positions(
     model: nn.Module, source: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> tuple[int, int] | None:
-    """The patch grid of ``model``, when a position table of another length is the only difference; else None."""
+    """The patch grid of ``model``, when nothing differs but the number of rows of the position table; else None."""
     grid: tuple[int, int] | None = getattr(getattr(model, "config", None), "grid", None)
     if grid is None or POSITIONS not in source or POSITIONS not in expected:
         return None
     have, want = source[POSITIONS].shape, expected[POSITIONS].shape
-    same_width = len(have) == len(want) and have[1:] == want[1:]
-    if not same_width or have == want or want[0] != 1 + grid[0] * grid[1]:
+    if len(have) != 2 or have[1:] != want[1:] or want[0] != 1 + grid[0] * grid[1]:
         return None
-    return grid if _differences(source, expected)[0] == [POSITIONS] else None
+    return grid if set(differences(source, expected)[0]) <= {POSITIONS} else None
 
 
-def _differences(source: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[list[str], str]:
-    """The keys that differ, and one line that names each kind of difference with at most five of its keys."""
-    missing = [key for key in expected if key not in source]
-    unexpected = [key for key in source if key not in expected]
-    misshapen = [key for key in expected if key in source and source[key].shape != expected[key].shape]
-    shapes = [f"{k} is {tuple(source[k].shape)}, the model has {tuple(expected[k].shape)}" for k in misshapen]
-    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-    problems = "; ".join(f"{len(keys)} {kind}: {_some(keys)}" for kind, keys in kinds if keys)
-    return missing + unexpected + misshapen, problems
+def _on_grid(table_LC: Tensor, grid: tuple[int, int], source_grid: tuple[int, int] | None) -> Tensor:
+    """The table for ``grid``; the very same one when it is for that grid already."""
+    num_patches = len(table_LC) - 1
+    if source_grid is not None or num_patches != grid[0] * grid[1]:
+        return resize_positions(table_LC, grid, source_grid)
+    side = math.isqrt(num_patches)
+    if grid[0] != grid[1] and side * side == num_patches:
+        # Taken for the wrong one of the two, every position would be that of another place, without a word.
+        raise CheckpointError(
+            f"{POSITIONS} has {num_patches} rows beside the class row, which fit {side}x{side} patches as well as the "
+            f"model's {grid[0]}x{grid[1]}",
+            hint=f"say which it is for: load_official(state_dict, source_grid=({side}, {side})), or source_grid={grid}",
+        )
+    return table_LC
 
 
 def _in_dtype(key: str, value: Tensor, dtype: torch.dtype) -> Tensor:
@@ -166,20 +192,3 @@ def _in_dtype(key: str, value: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _some(keys: list[str], limit: int = 5) -> str:
     return ", ".join(keys[:limit]) + (f", ... and {len(keys) - limit} more" if len(keys) > limit else "")
-
-
-_HINTS = (
-    (POSITIONS, "build the model with the image_size and patch_size of the checkpoint"),
-    ("lmhra", "local_blocks or dw_reduction differ between model and checkpoint"),
-    ("conv1.", "patch_size, width or temporal_downsample differ between model and checkpoint"),
-    ("transformer.resblocks.", "layers or width differ between model and checkpoint"),
-)
-
-
-def _hint(keys: Iterable[str]) -> str:
-    """What to change, when one cause explains every key of a backbone that differs; else the general advice."""
-    keys = list(keys)
-    for part, advice in _HINTS:
-        if all(part in key for key in keys):
-            return advice
-    return "build the model with the configuration of the checkpoint: variant, kind, num_classes, image_size"

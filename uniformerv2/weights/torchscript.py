@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from k710.errors import CheckpointError
+
 
 def is_torchscript(path: Path) -> bool:
     """Whether ``path`` is an archive of TorchScript, and not of plain ``torch.save``."""
@@ -31,6 +33,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
     """Parameters and buffers of the module in an archive, under the names that its state dict has.
 
     Raises:
+        CheckpointError: the objects in the archive hold each other in more places than a module's do.
         pickle.UnpicklingError: the archive holds more than modules, tensors and plain values.
         Exception: others of the standard library and of torch, for damaged archives.
     """
@@ -45,16 +48,21 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
             module = _Tree(handle, archive, root).load()
         if not isinstance(module, _ScriptObject):
             raise ValueError("no module in the archive")
-        return dict(_tensors(module, "", archive, root))
+        tensors = _tensors(module, archive, root)
+    if tensors is None:
+        raise CheckpointError(
+            f"{path}: the objects in the archive hold each other in more places than those of a module do, "
+            f"with more than {_MOST_VALUES} values",
+            hint="download it again; a whole one can be told by its size and digest",
+        )
+    return tensors
 
 
 class _ScriptObject:
     """A module, or another object of a class in the archive: its attributes, and where its class is written."""
 
     where: tuple[str, str] = ("", "")
-
-    def __init__(self) -> None:
-        self.attributes: dict[str, Any] = {}
+    attributes: dict[str, Any]
 
     def __new__(cls, *_: object) -> _ScriptObject:
         made = super().__new__(cls)
@@ -131,14 +139,35 @@ _HARMLESS: dict[tuple[str, str], Any] = {
 """All that a tree may call."""
 
 
-def _tensors(owner: _ScriptObject, prefix: str, archive: zipfile.ZipFile, root: str) -> Iterator[tuple[str, Tensor]]:
-    declared = _declared(owner, archive, root)
-    for name, value in owner.attributes.items():
-        if isinstance(value, Tensor) and (declared is None or name in declared):
-            yield prefix + name, value
+_MOST_VALUES = 100_000
+"""Attributes of all modules together, and modules; CLIP L/14 has fewer than ten thousand."""
+
+
+def _tensors(module: _ScriptObject, archive: zipfile.ZipFile, root: str) -> dict[str, Tensor] | None:
+    """Parameters and buffers of a module by name; None when there are too many values to look at."""
+    tensors: dict[str, Tensor] = {}
+    declared_by: dict[tuple[str, str], set[str] | None] = {}
+    num_values = 0
+    for prefix, owner in _places(module, ""):
+        # A module may stand in several places, under several names: few shared objects can make endless names.
+        num_values += 1 + len(owner.attributes)
+        if num_values > _MOST_VALUES:
+            return None
+        if owner.where not in declared_by:
+            declared_by[owner.where] = _declared(owner, archive, root)
+        declared = declared_by[owner.where]
+        for name, value in owner.attributes.items():
+            if isinstance(value, Tensor) and (declared is None or name in declared):
+                tensors[prefix + name] = value
+    return tensors
+
+
+def _places(owner: _ScriptObject, prefix: str) -> Iterator[tuple[str, _ScriptObject]]:
+    """Every place that an object has in the tree below ``owner``: what its names begin with, and the object."""
+    yield prefix, owner
     for name, value in owner.attributes.items():
         if isinstance(value, _ScriptObject):
-            yield from _tensors(value, f"{prefix}{name}.", archive, root)
+            yield from _places(value, f"{prefix}{name}.")
 
 
 def _declared(owner: _ScriptObject, archive: zipfile.ZipFile, root: str) -> set[str] | None:

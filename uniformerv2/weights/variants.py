@@ -5,12 +5,16 @@ They do not tell the number of frames, of heads, the layers that the global bloc
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from uniformerv2.models.fusion import Fusion
+from uniformerv2.models.uniformerv2_config import UniFormerV2Config
 
 CHANNELS_PER_HEAD = 64
 """In all published models."""
@@ -40,8 +44,8 @@ class Architecture:
     """Hidden channels of the MLP in a global block; 0 without any."""
     num_classes: int
     """Rows of the classifier."""
-    fusion: str
-    """``sequential``, ``parallel``, or ``hierarchical_kv or hierarchical_q``, which have the same parameters."""
+    fusions: tuple[Fusion, ...]
+    """The fusion; the two hierarchical ones together, because they have the same parameters."""
     pre_norm: bool
     """A norm stands before the first layer."""
     frozen: bool
@@ -61,10 +65,8 @@ class Architecture:
     @property
     def published(self) -> str:
         """Name of the published architecture that this is, such as ``l14_336 frozen``; empty when it is none."""
-        kind = self._published_kind()
-        shape = (self.width, self.layers, self.patch_size, self.num_patches)
-        name = next((n for n, sizes in _SHAPES.items() if sizes == shape), "")
-        return f"{name} {kind}" if name and name in _SIZES_OF.get(kind, ()) else ""
+        named = _published_architectures().items()
+        return next((name for name, it in named if replace(it, num_classes=self.num_classes) == self), "")
 
     @property
     def name(self) -> str:
@@ -73,11 +75,16 @@ class Architecture:
         return (self.published or "an unpublished UniFormerV2") + classes
 
     def settings(self) -> dict[str, Any]:
-        """The settings of ``UniFormerV2Config`` that the entries show, or that follow from them in published models."""
+        """The settings of ``UniFormerV2Config`` that the entries show, or that follow from them in published models.
+
+        ``fusion`` is a tuple of all that it can be.
+        """
         shown: dict[str, Any] = {}
         if self.grid and self.patch_size:
             shown["image_size"] = self.grid[0] * self.patch_size
-        shown |= {"patch_size": self.patch_size, "width": self.width, "heads": self.width // CHANNELS_PER_HEAD}
+        shown |= {"patch_size": self.patch_size, "width": self.width}
+        if self.published:  # of others the number of heads cannot be told, and a wrong one loads all the same
+            shown["heads"] = self.width // CHANNELS_PER_HEAD
         shown |= {"layers": self.layers, "num_classes": self.num_classes}
         shown = {name: value for name, value in shown.items() if value}
         shown |= {"local_blocks": self.local_blocks, "temporal_downsample": self.temporal_downsample}
@@ -88,7 +95,7 @@ class Architecture:
             shown["global_layers"] = list(range(self.layers - self.num_global_blocks, self.layers))
         if self.global_hidden and self.width:
             shown["mlp_factor"] = self.global_hidden / self.width
-        return shown | {"fusion": self.fusion, "pre_norm": self.pre_norm, "frozen_backbone": self.frozen}
+        return shown | {"fusion": self.fusions, "pre_norm": self.pre_norm, "frozen_backbone": self.frozen}
 
     def __str__(self) -> str:
         grid = f"{self.grid[0]}x{self.grid[1]}" if self.grid else str(self.num_patches)
@@ -100,22 +107,11 @@ class Architecture:
             f"{self.local_blocks} local blocks per layer" if self.local_blocks else "",
             f"{self.num_global_blocks} global blocks",
             "temporal downsampling" if self.temporal_downsample else "",
-            "" if self.fusion == "sequential" else f"fusion {self.fusion}",
+            "" if self.fusions == ("sequential",) else f"fusion {' or '.join(self.fusions)}",
             "" if self.pre_norm else "no norm before the first layer",
             "frozen" if self.frozen else "",
         )
         return f"{self.name} ({', '.join(fact for fact in facts if fact)})"
-
-    def _published_kind(self) -> str:
-        if self.fusion != "sequential" or not self.pre_norm or self.global_hidden != 4 * self.width:
-            return ""
-        if (self.kernel_depth, self.local_blocks, self.num_global_blocks) == (1, 0, 4):
-            return "frozen" if self.frozen else "kinetics"
-        gathering = self.layers - self.layers // 3
-        local = (self.local_blocks, self.local_width) == (2, int(self.width // 1.5))
-        if self.kernel_depth == 3 and local and self.num_global_blocks == gathering and not self.frozen:
-            return "ssv2"
-        return ""
 
 
 def describe(state_dict: Mapping[str, Any]) -> Architecture | None:
@@ -125,9 +121,9 @@ def describe(state_dict: Mapping[str, Any]) -> Architecture | None:
         return None
     query = shapes.get("transformer.temporal_cls_token", ())
     if any(key.startswith("transformer.fusion.") for key in shapes):
-        fusion = "parallel"
+        fusions = _PARALLEL
     else:
-        fusion = "hierarchical_kv or hierarchical_q" if len(query) == 3 and query[0] > 1 else "sequential"
+        fusions = _HIERARCHICAL if len(query) == 3 and query[0] > 1 else _SEQUENTIAL
     return Architecture(
         width=_first(shapes, _WIDTHS),
         layers=_count(shapes, r"transformer\.resblocks\.(\d{1,4})\."),
@@ -139,7 +135,7 @@ def describe(state_dict: Mapping[str, Any]) -> Architecture | None:
         num_global_blocks=_count(shapes, r"transformer\.dec\.(\d{1,4})\."),
         global_hidden=_size(shapes, "transformer.dec.0.mlp.c_fc.weight", 0, 2),
         num_classes=_first(shapes, (("transformer.proj.2.weight", 0, 2), ("transformer.proj.2.bias", 0, 1))),
-        fusion=fusion,
+        fusions=fusions,
         pre_norm=any(key.startswith("ln_pre.") for key in shapes),
         frozen="transformer.balance" not in shapes,
     )
@@ -148,14 +144,17 @@ def describe(state_dict: Mapping[str, Any]) -> Architecture | None:
 def settings_to_change(checkpoint: Architecture, model: Architecture) -> str:
     """The settings that a model needs to fit a checkpoint, as for ``--set``; empty when none is known to differ."""
     have = model.settings()
-    changed = {name: value for name, value in checkpoint.settings().items() if have.get(name) != value}
-    return ", ".join(f"model.{name}={json.dumps(value)}" for name, value in changed.items()).replace(" or ", '" or "')
+    named = []
+    for name, value in checkpoint.settings().items():
+        if have.get(name) != value:
+            choices = value if name == "fusion" else (value,)
+            named.append(f"model.{name}={' or '.join(json.dumps(choice) for choice in choices)}")
+    return ", ".join(named)
 
 
-_SHAPES = {"b16": (768, 12, 16, 196), "l14": (1024, 24, 14, 256), "l14_336": (1024, 24, 14, 576)}
-"""Published size -> width, layers, patch size, patches of a frame."""
-_SIZES_OF = {"kinetics": tuple(_SHAPES), "ssv2": ("b16", "l14"), "frozen": ("l14_336",)}
-"""Published kind -> the sizes that it was published in."""
+_SEQUENTIAL: tuple[Fusion, ...] = ("sequential",)
+_PARALLEL: tuple[Fusion, ...] = ("parallel",)
+_HIERARCHICAL: tuple[Fusion, ...] = ("hierarchical_kv", "hierarchical_q")
 _WIDTHS = (
     ("class_embedding", 0, 1),
     ("positional_embedding", 1, 2),
@@ -163,6 +162,39 @@ _WIDTHS = (
     ("transformer.resblocks.0.ln_1.weight", 0, 1),
 )
 """Entries that show the width: key, axis, number of axes. Several, because a checkpoint may lack one."""
+
+
+@functools.cache
+def _published_architectures() -> dict[str, Architecture]:
+    """Name of every size and kind that was published -> what its state dict shows."""
+    variant = UniFormerV2Config.variant
+    return {
+        "b16 kinetics": _architecture_of(variant("b16")),
+        "l14 kinetics": _architecture_of(variant("l14")),
+        "l14_336 kinetics": _architecture_of(variant("l14_336")),
+        "b16 ssv2": _architecture_of(variant("b16", kind="ssv2")),
+        "l14 ssv2": _architecture_of(variant("l14", kind="ssv2")),
+        "l14_336 frozen": _architecture_of(replace(variant("l14_336"), frozen_backbone=True)),
+    }
+
+
+def _architecture_of(config: UniFormerV2Config) -> Architecture:
+    """What the state dict of a published model shows."""
+    return Architecture(
+        width=config.width,
+        layers=config.layers,
+        patch_size=config.patch_size,
+        kernel_depth=3 if config.temporal_downsample else 1,
+        num_patches=config.grid[0] * config.grid[1],
+        local_blocks=config.local_blocks,
+        local_width=int(config.width // config.dw_reduction) if config.local_blocks else 0,
+        num_global_blocks=len(config.global_layers),
+        global_hidden=round(config.mlp_factor * config.width),
+        num_classes=config.num_classes,
+        fusions=(config.fusion,),
+        pre_norm=config.pre_norm,
+        frozen=config.frozen_backbone,
+    )
 
 
 def _size(shapes: Mapping[str, tuple[int, ...]], key: str, axis: int, num_axes: int) -> int:

@@ -128,10 +128,10 @@ def _read_relative_positions(source: ImageSource) -> None:
     """Leave out relative positions that add one number to every score of a head; the softmax cancels that."""
     tables = [name for name in source.entries if name.endswith(_RELATIVE)]
     for name in tables:
-        table = source.entries[name]
-        if table.layout != torch.strided or table.ndim != 2 or not bool((table == table[:1]).all()):
+        table = source.floats(name)
+        if table.ndim != 2 or not bool((table == table[:1]).all()):
             raise CheckpointError(
-                f"{source.prefix}{name} says how far patches are from each other, which our attention does not see",
+                f"{source.key_of(name)} says how far patches are from each other, which our attention does not see",
                 hint="BEiT fits only where this bias is the same at every distance; MAE or DINOv2 fit as they are",
             )
         source.ignore(name, "a bias that is the same at every distance, which the softmax cancels")
@@ -144,6 +144,6 @@ def _without_ones(source: ImageSource, name: str, key: str, ndim: int) -> Tensor
     if tensor.ndim < ndim or any(length != 1 for length in tensor.shape[: tensor.ndim - ndim]):
         expected = "one token" if ndim == 1 else "one table"
         raise CheckpointError(
-            f"{source.prefix}{name} is {tuple(tensor.shape)}, expected {expected}", hint="give an unchanged checkpoint"
+            f"{source.key_of(name)} is {tuple(tensor.shape)}, expected {expected}", hint="give an unchanged checkpoint"
         )
     return tensor.flatten(0, tensor.ndim - ndim)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -61,7 +62,7 @@ def _compare(recomputed: int, compile_it: object) -> None:
     _require_equal(eager, compiled)
     assert torch._dynamo.utils.counters["graph_break"] == {}
     # Another step, sample or micro-batch is no reason to compile again.
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2 * LOCAL.layers
+    assert 1 <= torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2 * LOCAL.layers
 
 
 def _require_equal(eager: UniFormerV2, compiled: UniFormerV2) -> None:
@@ -72,3 +73,17 @@ def _require_equal(eager: UniFormerV2, compiled: UniFormerV2) -> None:
         torch.testing.assert_close(b.grad, a.grad, rtol=1e-4, atol=1e-5 * float(a.grad.abs().max()), msg=name)
     for (name, a), b in zip(eager.named_buffers(), compiled.buffers(), strict=True):
         torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-6, msg=name)
+
+
+@pytest.mark.filterwarnings("ignore:.*dynamic.*:UserWarning")
+def test_compiled_blocks_serve_many_layers_modes_and_batches() -> None:
+    """More variants than torch allows by default: with a drop path every layer has a rate of its own."""
+    torch._dynamo.reset()
+    config = dataclasses.replace(LOCAL, layers=12, global_layers=(4, 6, 8, 10, 11))
+    model = UniFormerV2(config)
+    model.compile_blocks(backend="eager")
+    for train, count in ((True, 4), (False, 4), (False, 3), (True, 3), (False, 1), (True, 1)):
+        model.train(train)
+        for context in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+            with context():
+                assert model(clips(config, count)).shape == (count, 5)

@@ -29,6 +29,17 @@ def test_recomputed_layers_change_no_number(num_layers: int, every: int) -> None
         assert torch.equal(a, b), name
 
 
+def test_a_recomputed_graph_can_be_gone_through_twice() -> None:
+    model = randomised(UniFormerV2(LOCAL)).train()
+    model.recompute_layers(3)
+    loss = model(clips(LOCAL, 2)).square().sum()
+    loss.backward(retain_graph=True)
+    once = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, 2 * once[name], msg=name)
+
+
 def test_more_recomputed_layers_keep_less() -> None:
     config = dataclasses.replace(LOCAL, layers=6, global_layers=(4, 5))
     kept = []

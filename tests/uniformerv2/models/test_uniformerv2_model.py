@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 from small_models import LOCAL, TINY, clips, randomised
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from uniformerv2 import UniFormerV2, UniFormerV2Config
 from uniformerv2.models.layers import PatchEmbedding, QueryAttention, SpatialAttention, TemporalConv
@@ -18,7 +20,9 @@ def test_logits_have_a_row_per_clip() -> None:
     assert UniFormerV2(TINY)(clips(TINY, 3)).shape == (3, 5)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 5, 32, 32), (2, 3, 4, 32, 48), (2, 1, 4, 32, 32), (3, 4, 32, 32)])
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 5, 32, 32), (2, 3, 4, 32, 48), (2, 1, 4, 32, 32), (3, 4, 32, 32), (0, 3, 4, 32, 32)]
+)
 def test_a_clip_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"expected clips of shape \[B, 3, 4, 32, 32\], got"):
         UniFormerV2(TINY)(torch.zeros(shape))
@@ -107,6 +111,56 @@ def test_kept_features_give_the_same_logits_and_gradients(config: UniFormerV2Con
     assert all(torch.equal(behind[name], grad) for name, grad in from_features.items())
     assert {"transformer.proj.2.weight", "transformer.dpe.0.weight"} <= set(from_features)
     assert not any("resblocks" in name or "conv1" in name for name in from_features)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_hooks_see_what_modules_return_and_replaced_layers_are_called(grad: bool) -> None:
+    model = randomised(UniFormerV2(TINY)).eval()
+    layer, seen = model.transformer.resblocks[0], {}
+    with torch.set_grad_enabled(grad):
+        plain = model(clips(TINY, 2))
+        for name in ("attn", "mlp", "mlp.c_fc", "mlp.c_proj"):
+            hook = lambda module, inputs, output, name=name: seen.update({name: (inputs[0], output)})  # noqa: E731
+            layer.get_submodule(name).register_forward_hook(hook)
+        torch.testing.assert_close(model(clips(TINY, 2)), plain)
+        assert set(seen) == {"attn", "mlp", "mlp.c_fc", "mlp.c_proj"}
+        assert torch.equal(seen["mlp"][1], seen["mlp.c_proj"][1])
+        hidden = seen["mlp.c_fc"][1]
+        mlp: Any = layer.mlp
+        torch.testing.assert_close(seen["mlp"][1], mlp.c_proj(hidden * torch.sigmoid(1.702 * hidden)))
+
+
+def test_a_pruned_layer_uses_its_pruned_weight() -> None:
+    model = randomised(UniFormerV2(TINY)).eval()
+    before = model(clips(TINY, 2))
+    for name in ("c_fc", "c_proj"):
+        prune.random_unstructured(model.transformer.resblocks[0].mlp.get_submodule(name), "weight", amount=0.5)
+    after = model(clips(TINY, 2))
+    assert (after - before).abs().max() > 1e-3
+    with torch.no_grad():
+        model.transformer.resblocks[0].mlp.c_proj.weight_orig.zero_()  # type: ignore[union-attr]
+    assert (model(clips(TINY, 2)) - after).abs().max() > 1e-3
+
+
+def test_loading_forgets_what_batch_norm_had_pending() -> None:
+    state = UniFormerV2(LOCAL).state_dict()
+    with torch.device("meta"):
+        bare = UniFormerV2(LOCAL)
+    emptied = bare.to_empty(device="cpu").train()
+    for buffer in emptied.buffers():
+        buffer.fill_(1)
+    emptied.load_state_dict(state)
+    with torch.device("meta"):
+        assigned = UniFormerV2(LOCAL).train()
+    assigned.load_state_dict(copy.deepcopy(state), assign=True)
+    expected = UniFormerV2(LOCAL).train()
+    expected.load_state_dict(state)
+    for model in (emptied, assigned, expected):
+        model.randomness.begin(1, 0, torch.arange(2), torch.zeros(2, dtype=torch.int64))
+        model(clips(LOCAL, 2))
+    for model in (emptied, assigned):
+        for (name, a), b in zip(model.named_buffers(), expected.buffers(), strict=True):
+            assert torch.equal(a, b), name
 
 
 def test_a_frozen_backbone_gets_no_gradient_and_records_nothing() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from k710.errors import CheckpointError, UsageError
 from k710.labels import load_labels
-from uniformerv2.training.classes import ClassTable, named_order
+from uniformerv2.training.classes import ClassTable, named_order, taxonomy_of
 from uniformerv2.training.lineage import Lineage
 from uniformerv2.training.source import Source, head_rows
 from uniformerv2.weights.remap import HEAD_KEYS
@@ -61,6 +61,10 @@ def test_the_published_order_can_be_named() -> None:
 def test_canonical_is_the_order_of_the_taxonomys_indices(taxonomy: str) -> None:
     names = LABELS.taxonomy_names(taxonomy)
     assert list(named_order("canonical", len(names), LABELS).names) == names
+
+
+def test_a_taxonomy_is_told_by_its_number_of_classes() -> None:
+    assert [taxonomy_of(size) for size in (400, 600, 700, 710, 174, 0)] == ["k400", "k600", "k700", "k710", "", ""]
 
 
 def test_an_order_may_stand_in_a_csv(tmp_path: Path) -> None:

@@ -125,6 +125,51 @@ def test_bare_weights_need_a_model_and_a_class_order(config: EvaluateConfig, tmp
         evaluate(replace(config, source=bare, overrides=(*IN_PROCESS, "head.class_order=canonical")))
 
 
+def test_no_new_classifier_is_offered_to_an_evaluation(config: EvaluateConfig, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.safetensors"
+    state = load_file(config.source / "model.safetensors")
+    save_file(state, bare)
+    with pytest.raises(CheckpointError, match="does not say which class") as caught:
+        evaluate(replace(config, source=bare))
+    assert "--set head.class_order=canonical" in caught.value.hint
+    assert "or start a new classifier" not in caught.value.hint
+    save_file({name: tensor for name, tensor in state.items() if name not in HEAD_KEYS}, bare)
+    with pytest.raises(CheckpointError, match="has no classifier") as caught:
+        evaluate(replace(config, source=bare))
+    assert "or start a new classifier" not in caught.value.hint
+
+
+def test_an_evaluation_has_no_setting_for_a_new_classifier(config: EvaluateConfig) -> None:
+    with pytest.raises(UsageError, match="unknown setting 'init'"):
+        evaluate(replace(config, overrides=(*IN_PROCESS, "head.init=random")))
+
+
+def test_a_recipe_without_a_model_is_said_to_be_one(config: EvaluateConfig, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.safetensors"
+    save_file(load_file(config.source / "model.safetensors"), bare)
+    named = (*IN_PROCESS, "head.class_order=canonical", "recipe=tiny_cpu_finetune")
+    with pytest.raises(UsageError, match=r"tiny_cpu_finetune: has no \[model\] table") as caught:
+        evaluate(replace(config, source=bare, overrides=named))
+    assert "k710_b16" in caught.value.hint
+    assert "tiny_cpu_finetune" not in caught.value.hint
+
+
+def test_a_recipe_is_refused_when_the_checkpoint_says_its_model(config: EvaluateConfig, recipe: str) -> None:
+    for name in (recipe, "k710_l14"):
+        with pytest.raises(UsageError, match=r"the checkpoint says (itself )?what model it is of") as caught:
+            evaluate(replace(config, overrides=(*IN_PROCESS, f"recipe={name}")))
+        assert f"leave --set recipe={name} out" in caught.value.hint
+
+
+def test_frames_that_are_not_square_are_refused(config: EvaluateConfig, recipe: str, tmp_path: Path) -> None:
+    bare, wide = tmp_path / "bare.safetensors", tmp_path / "wide.toml"
+    save_file(load_file(config.source / "model.safetensors"), bare)
+    wide.write_text(Path(recipe).read_text().replace("image_size = 32", "image_size = [48, 64]"))
+    named = (*IN_PROCESS, "head.class_order=canonical", f"recipe={wide}")
+    with pytest.raises(UsageError, match=r"evaluation takes square frames, got model.image_size \(48, 64\)"):
+        evaluate(replace(config, source=bare, overrides=named))
+
+
 def test_bare_weights_in_a_named_order_are_scored_in_the_order_of_the_classes(
     config: EvaluateConfig, recipe: str, tmp_path: Path
 ) -> None:

@@ -11,9 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_build import clips_of_build, write_build
 
+from k710.config import to_mapping
 from k710.errors import AnswerIsNo, CheckpointError, UsageError
 from k710.labels import load_labels
-from uniformerv2.finetune import FinetuneConfig, finetune
+from uniformerv2.config import read_recipe, resolve_recipe
+from uniformerv2.finetune import FinetuneConfig, _recipe, finetune
 from uniformerv2.pretrain import PretrainConfig, pretrain
 
 HEAD = ("transformer.proj.2.weight", "transformer.proj.2.bias")
@@ -161,3 +163,94 @@ def test_a_missing_start_is_a_checkpoint_error(config: FinetuneConfig, tmp_path:
 def test_the_number_of_classes_is_the_targets_to_say(config: FinetuneConfig) -> None:
     with pytest.raises(UsageError, match="has the 400 classes of k400"):
         finetune(replace(config, overrides=(*config.overrides, "model.num_classes=12")))
+
+
+def model_of(run: Path) -> dict[str, object]:
+    return dict(json.loads((run / "config.json").read_text())["settings"]["recipe"]["model"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "theirs"),
+    [
+        ("model.heads=1", "model.heads=2"),
+        ("model.global_layers=[0]", "'model.global_layers=[1]'"),
+        ("model.fusion=hierarchical_q", "model.fusion=sequential"),
+        ("model.gelu=exact", "model.gelu=quick"),
+        ("model.norm_eps=1e-2", "model.norm_eps=1e-05"),
+        ("model.pre_norm=false", "model.pre_norm=true"),
+        ("model.width=32", "model.width=16"),
+    ],
+)
+def test_a_setting_that_changes_what_the_weights_compute_is_refused(
+    config: FinetuneConfig, setting: str, theirs: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        finetune(replace(config, epochs=0, overrides=(setting,)))
+    name, _, value = theirs.strip("'").partition("=")
+    asked = setting.partition("=")[2].replace("1e-2", "0.01")
+    assert f"{name} is {asked} in --set and {value} in the run" in caught.value.message
+    assert f"--set {theirs}" in caught.value.hint
+    assert not config.folder.exists()
+
+
+def test_a_recipe_of_another_model_is_refused_with_the_settings_that_make_it_fit(
+    config: FinetuneConfig, tmp_path: Path
+) -> None:
+    values = 'about = "other blocks"\n[model]\nheads = 4\nglobal_layers = [0]\ndropout = 0.3\n[optim]\nepochs = 1\n'
+    (tmp_path / "other.toml").write_text(values)
+    other = replace(config, epochs=0, overrides=(), recipe=str(tmp_path / "other.toml"))
+    with pytest.raises(UsageError, match=r"model.heads is 4 in recipe .*other.toml and 2 in the run") as caught:
+        finetune(other)
+    assert "--set model.heads=2 --set 'model.global_layers=[1]'" in caught.value.hint
+    summary = finetune(replace(other, overrides=("model.heads=2", "model.global_layers=[1]")))
+    assert model_of(summary.out) == model_of(config.source) | {"dropout": 0.3, "num_classes": 400}
+
+
+def test_a_fine_tuned_model_computes_what_its_run_did(config: FinetuneConfig, recipe: str, tmp_path: Path) -> None:
+    own = ("model.heads=4", "model.gelu=exact", "model.norm_eps=1e-3", "model.pre_norm=false", "optim.epochs=1")
+    pretrained = tmp_path / "own"
+    pretrain(PretrainConfig(recipe=recipe, data=config.data, out=pretrained, overrides=own))
+    assert model_of(finetune(replace(config, source=pretrained, epochs=0)).out) == model_of(pretrained) | {
+        "num_classes": 400
+    }
+
+
+def test_what_no_weight_depends_on_can_be_changed(config: FinetuneConfig) -> None:
+    changes = {
+        "num_frames": 4,
+        "image_size": 48,
+        "dropout": 0.4,
+        "drop_path_backbone": 0.1,
+        "drop_path_global": 0.2,
+        "drop_path_mode": "official",
+    }
+    settings = tuple(f"model.{name}={value}" for name, value in changes.items())
+    summary = finetune(replace(config, epochs=0, overrides=settings))
+    assert model_of(summary.out) == model_of(config.source) | changes | {"num_classes": 400}
+
+
+@pytest.mark.parametrize(
+    ("pretrained_with", "settings"),
+    [
+        ("k710_b16", ()),
+        ("k710_b16_parallel", ()),
+        ("k710_l14", ()),
+        ("k710_l14_336", ()),
+        ("k710_l14_336_frozen", ()),
+        ("k710_b16_local", ("model.global_layers=[]",)),
+        ("tiny_cpu", ()),
+    ],
+)
+def test_packaged_recipes_fit_the_runs_they_are_for(pretrained_with: str, settings: tuple[str, ...]) -> None:
+    made_with = to_mapping(resolve_recipe(read_recipe(pretrained_with), (), where=pretrained_with))
+    recipe = made_with["finetune_recipe"] or "b16_from_k710"
+    tuned = _recipe(FinetuneConfig(target="k400", recipe=recipe, overrides=settings), {"recipe": made_with})
+    changed = {"num_classes": 400, "num_frames": tuned.model.num_frames}
+    assert to_mapping(tuned.model) == made_with["model"] | changed
+
+
+def test_a_packaged_recipe_says_which_setting_fits_it_to_an_ablation() -> None:
+    made_with = to_mapping(resolve_recipe(read_recipe("k710_b16_local"), (), where="k710_b16_local"))
+    with pytest.raises(UsageError, match=r"global_layers is \[8,9,10,11\] in recipe b16_from_k710 and \[\]") as caught:
+        _recipe(FinetuneConfig(target="k400", recipe="b16_from_k710"), {"recipe": made_with})
+    assert "--set 'model.global_layers=[]'" in caught.value.hint

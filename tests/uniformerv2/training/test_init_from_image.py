@@ -117,6 +117,8 @@ def test_settings_that_the_source_has_too_may_be_named(config: PretrainConfig) -
     ("setting", "said"),
     [
         ("model.gelu=tanh", "model.gelu is 'tanh' in the recipe, the weights of kind mae need 'exact'"),
+        ("model.gelu=quick", "model.gelu is 'quick' in the recipe, the weights of kind mae need 'exact'"),
+        ("model.pre_norm=true", "model.pre_norm is True in the recipe, the weights of kind mae need False"),
         ("model.norm_eps=1e-4", "model.norm_eps is 0.0001 in the recipe, the weights of kind mae need 1e-06"),
     ],
 )
@@ -127,6 +129,13 @@ def test_settings_that_differ_from_the_source_are_refused(config: PretrainConfig
     assert not config.out.exists()
 
 
+def test_a_default_that_the_recipe_file_names_is_asked_for_too(config: PretrainConfig) -> None:
+    recipe = Path(config.recipe)
+    recipe.write_text(recipe.read_text().replace("[model]", "[model]\ngelu = 'quick'"))
+    with pytest.raises(UsageError, match=r"model\.gelu is 'quick' in the recipe"):
+        pretrain(config)
+
+
 def test_a_run_starts_from_a_run_with_the_settings_that_run_had(config: PretrainConfig, tmp_path: Path) -> None:
     pretrain(config)
     second = replace(config, init=f"run:{config.out}", out=tmp_path / "second")
@@ -135,6 +144,18 @@ def test_a_run_starts_from_a_run_with_the_settings_that_run_had(config: Pretrain
     assert {name: model[name] for name in EXACT} == EXACT
     a, b = (load_file(out / "model.safetensors") for out in (config.out, second.out))
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("setting", ["heads=4", "global_layers=[0]", "fusion=hierarchical_q", "gelu=tanh"])
+def test_what_a_run_computes_cannot_be_changed_by_starting_from_it(
+    config: PretrainConfig, tmp_path: Path, setting: str
+) -> None:
+    settings = (*MODEL, "model.heads=2", "model.global_layers=[0, 1]", "model.fusion=hierarchical_kv")
+    pretrain(replace(config, init=None, out=tmp_path / "first", overrides=settings))
+    again = replace(config, init=f"run:{tmp_path / 'first'}", overrides=(*settings, f"model.{setting}"))
+    with pytest.raises(UsageError, match=f"model.{setting.partition('=')[0]} is .* the weights of kind run need"):
+        pretrain(again)
+    pretrain(replace(again, overrides=settings))
 
 
 def test_published_weights_need_the_published_settings(config: PretrainConfig, tmp_path: Path) -> None:

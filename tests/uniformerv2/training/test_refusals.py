@@ -257,6 +257,69 @@ def test_a_report_that_cannot_be_written_is_refused_before_scoring(config: Pretr
     assert (tmp_path / "new" / "folder" / "report.json").is_file()
 
 
+def refuses_report(config: PretrainConfig, source: Path, out: Path) -> None:
+    """An evaluation of ``source`` refuses ``out``, and leaves the folder of the run as it was."""
+    before = {p.name: p.read_bytes() for p in config.out.iterdir()}
+    with pytest.raises(UsageError, match=f"{out.name}: is a file of the weights or of their run"):
+        evaluate(EvaluateConfig(view="k400-val", source=source, data=config.data, out=out, overrides=("workers=0",)))
+    assert {p.name: p.read_bytes() for p in config.out.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "checkpoint.pt", "model.lineage.parquet", "config.json", "log.jsonl"]
+)
+def test_a_report_never_takes_the_place_of_a_file_of_the_run(config: PretrainConfig, name: str) -> None:
+    pretrain(replace(config, overrides=("optim.epochs=1",)))
+    for source in (config.out, config.out / "checkpoint.pt"):
+        refuses_report(config, source, config.out / name)
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "model.lineage.parquet", "config.json", "log.jsonl"])
+def test_a_report_is_never_taken_for_a_file_that_the_run_lacks(config: PretrainConfig, name: str) -> None:
+    pretrain(replace(config, overrides=NO_EPOCHS))
+    (config.out / name).unlink(missing_ok=True)
+    refuses_report(config, config.out, config.out / name)
+
+
+def test_a_report_never_takes_the_place_of_bare_weights_or_a_part_of_them(
+    config: PretrainConfig, tmp_path: Path
+) -> None:
+    pretrain(replace(config, overrides=NO_EPOCHS))
+    part, index, link = (tmp_path / n for n in ("a.safetensors", "a.safetensors.index.json", "link.json"))
+    state = load_file(config.out / "model.safetensors")
+    save_file(state, part)
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(state, part.name)}))
+    link.symlink_to(part)
+    exam = EvaluateConfig(view="k400-val", source=index, data=config.data)
+    for out in (index, part, link):
+        before = out.read_bytes()
+        with pytest.raises(UsageError, match="is a file of the weights or of their run"):
+            evaluate(replace(exam, out=out))
+        assert out.read_bytes() == before
+
+
+def test_a_report_replaces_an_older_one_and_nothing_else(config: PretrainConfig, tmp_path: Path) -> None:
+    pretrain(replace(config, overrides=NO_EPOCHS))
+    report = tmp_path / "report.json"
+    exam = EvaluateConfig(view="k400-val", source=config.out, data=config.data, out=report, overrides=("workers=0",))
+    evaluate(exam)
+    evaluate(replace(exam, clips=1))
+    assert json.loads(report.read_text())["test_clips"] == 1
+    foreign = (b"", b"years of work", b"[]", b"{}", b'{"schema_version": 1}', b"{" * 5000, b'{"a": "\xff"}')
+    for content in foreign:
+        report.write_bytes(content)
+        with pytest.raises(UsageError, match=r"report.json: exists and is not a report"):
+            evaluate(exam)
+        assert report.read_bytes() == content
+
+
+def test_a_report_does_not_wait_for_a_pipe(config: PretrainConfig, tmp_path: Path) -> None:
+    pretrain(replace(config, overrides=NO_EPOCHS))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="pipe: exists and is not a report"):
+        evaluate(EvaluateConfig(view="k400-val", source=config.out, data=config.data, out=tmp_path / "pipe"))
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")
 def test_an_evaluation_without_the_device_it_asks_for_names_its_own_setting(config: PretrainConfig) -> None:
     pretrain(replace(config, overrides=NO_EPOCHS))

@@ -170,6 +170,25 @@ def test_an_order_of_another_number_of_classes_or_of_other_names_is_refused(tmp_
         head_rows(source, "k400", "alphabetical", LABELS)
 
 
+@pytest.mark.parametrize("cut", ["709", "709,"])
+def test_a_row_without_a_name_in_an_order_is_named(tmp_path: Path, cut: str) -> None:
+    path = tmp_path / "short.csv"
+    rows = [f'{index},"{name}"' for index, name in enumerate(LABELS.names[:-1])]
+    path.write_text("\n".join(["index,name", *rows, cut, ""]))
+    with pytest.raises(UsageError, match=r"short\.csv row 711: no name"):
+        named_order(str(path), 710, LABELS)
+
+
+@pytest.mark.parametrize("row", [1, 3])
+def test_a_row_that_is_no_csv_in_an_order_is_named(tmp_path: Path, row: int) -> None:
+    lines = ["name", *LABELS.names]
+    lines[row - 1] = "x" * 2**18
+    path = tmp_path / "long.csv"
+    path.write_text("\n".join(lines))
+    with pytest.raises(UsageError, match=rf"long\.csv row {row}: not a readable CSV \(field larger than"):
+        named_order(str(path), 710, LABELS)
+
+
 def test_a_name_that_no_class_has_comes_with_the_nearest_ones() -> None:
     names = ("absailing", *LABELS.taxonomy_names("k400")[1:])
     with pytest.raises(CheckpointError, match="row 0: k400 has no class 'absailing'") as caught:
@@ -192,6 +211,8 @@ def test_a_class_table_of_another_size_than_the_head_is_refused() -> None:
         (((400, 2), (399,)), r"damaged: weight \(400, 2\), bias \(399,\)"),
         (((400,), (400,)), "damaged"),
         (((), ()), "damaged"),
+        (((400, 2), ()), "damaged"),
+        (((0, 2), (0,)), "damaged"),
     ],
 )
 def test_a_damaged_classifier_is_refused(shapes: tuple[tuple[int, ...] | None, ...], said: str) -> None:

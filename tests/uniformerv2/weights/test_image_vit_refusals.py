@@ -149,6 +149,15 @@ def test_a_changed_checkpoint_is_refused_and_leaves_the_model_alone(change: Chan
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("lost", ["positional_embedding", "ln_pre.bias", "transformer.resblocks.1.ln_1.bias"])
+def test_the_cure_for_a_lost_entry_is_another_copy_whichever_it_is(lost: str) -> None:
+    state = models.openai_clip("").state
+    del state[lost]
+    with pytest.raises(CheckpointError, match=f"1 missing: {lost}") as caught:
+        load_image_vit(UniFormerV2(QUICK_MODEL), "clip", state)
+    assert caught.value.hint == "entries were lost or added after it was saved: use an unchanged checkpoint"
+
+
 def test_a_layer_scale_of_another_width_is_refused() -> None:
     source = models.deit3()
     source.state["model"]["blocks.0.gamma_1"] = torch.ones(1)

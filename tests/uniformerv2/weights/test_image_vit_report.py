@@ -18,6 +18,7 @@ from test_image_vit_oracles import BASE, CASES, every_case
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from k710.errors import CheckpointError
 from uniformerv2 import UniFormerV2
 from uniformerv2.weights.files import read_weights
 from uniformerv2.weights.image_source import ImageSource, open_source
@@ -86,6 +87,30 @@ def test_wrappers_are_taken_off(wrap: Any) -> None:
     report = load_image_vit(model, "dino", source)
     assert torch.equal(model.class_embedding, weights["cls_token"].view(-1))
     assert len(report.taken) == 27
+
+
+@pytest.mark.parametrize("beside", [{"state_dict": {}}, {"model_state": {}, "state_dict": {}}])
+def test_an_empty_wrapper_is_not_taken_for_the_weights(beside: dict[str, Any]) -> None:
+    weights = models.timm().state
+    assert set(open_source({**beside, "model": weights}).entries) == set(open_source(weights).entries)
+
+
+def test_the_mark_of_a_compiled_part_is_taken_out_and_reported() -> None:
+    weights = models.timm().state
+    marked = {key.replace("blocks.1.", "blocks.1._orig_mod."): value for key, value in weights.items()}
+    model = UniFormerV2(dataclasses.replace(BASE, **source_settings("timm", marked)))
+    report = load_image_vit(model, "timm", marked)
+    assert torch.equal(model.state_dict()["transformer.resblocks.1.ln_1.bias"], weights["blocks.1.norm1.bias"])
+    assert ("blocks.1._orig_mod.norm1.bias", "transformer.resblocks.1.ln_1.bias") in report.renamed
+    with pytest.raises(CheckpointError, match=r"has blocks\.1\.norm1\.bias twice"):
+        open_source({**marked, "blocks.1.norm1.bias": weights["blocks.1.norm1.bias"]})
+
+
+def test_of_a_self_distillation_the_teacher_is_taken() -> None:
+    weights = models.timm().state
+    source = open_source({"student": {"cls_token": torch.ones(1)}, "epoch": 3, "teacher": weights})
+    assert "patch_embed.proj.weight" in source.entries
+    assert ("student", "the student; the weights of its teacher are taken") in source.ignored
 
 
 class Holder(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 import warnings
 from collections.abc import Mapping
@@ -19,10 +20,11 @@ from torch import nn
 
 from k710.errors import CheckpointError
 from uniformerv2 import UniFormerV2
+from uniformerv2.weights import layouts
 from uniformerv2.weights.files import read_weights
 from uniformerv2.weights.positions import POSITIONS, resize_positions
 
-PREFIXES = ("", "backbone.", "module.", "module.backbone.", "backbone.module.", "_orig_mod.module.backbone._orig_mod.")
+PREFIXES = ("", "backbone.", "module.", "module.backbone.", "model.module.", "_orig_mod.module.backbone._orig_mod.")
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
@@ -37,7 +39,7 @@ def test_prefixes_are_stripped_and_reported(prefix: str) -> None:
 
 
 @settings(deadline=None, max_examples=40)
-@given(parts=st.lists(st.sampled_from(["module.", "backbone.", "_orig_mod."]), max_size=5))
+@given(parts=st.lists(st.sampled_from(layouts.PREFIXES), max_size=5))
 def test_any_combination_of_prefixes_is_stripped(parts: list[str]) -> None:
     prefix = "".join(parts)
     model = UniFormerV2(TINY)
@@ -146,8 +148,23 @@ def test_an_mmaction2_checkpoint_is_held_to_the_same_strictness() -> None:
 def test_the_weights_are_found_in_what_trainers_wrap_around_them(wrapper: str) -> None:
     state, model = random_state(TINY), UniFormerV2(TINY)
     report = model.load_official({"epoch": 3, wrapper: {"module": state, "step": 4}})
-    assert [key for key, _ in report.ignored] == ["epoch", "step"]
+    assert [key for key, _ in report.ignored] == ["epoch", f"{wrapper}/step"]
     assert_equal(model.state_dict(), state)
+
+
+@pytest.mark.parametrize(
+    ("taken", "left"), list(itertools.combinations(("model_state", "state_dict", "model", "module"), 2))
+)
+def test_of_two_wrappers_the_first_with_something_in_it_counts(taken: str, left: str) -> None:
+    inside, found = {"a": 1}, {"b": 2}
+    assert layouts.unwrap({left: found, taken: inside})[0] == inside
+    assert layouts.unwrap({left: found, taken: {}})[0] == found
+
+
+def test_a_checkpoint_that_holds_itself_is_unwrapped_only_so_often() -> None:
+    inner: dict[str, Any] = {"x": 1}
+    inner["model"] = inner
+    assert layouts.unwrap(inner)[0] is inner
 
 
 def test_the_mark_of_a_compiled_part_is_taken_out_and_reported() -> None:
@@ -171,11 +188,43 @@ def test_a_position_table_is_resized_to_the_grid_of_the_model(image_size: Any, g
     assert_equal(model.state_dict(), {**state, POSITIONS: resize_positions(state[POSITIONS], grid)})
 
 
-def test_a_position_table_of_as_many_rows_is_taken_as_it_is() -> None:
-    state, wide = random_state(dataclasses.replace(TINY, image_size=32)), dataclasses.replace(TINY, image_size=(16, 64))
-    model = UniFormerV2(wide)
+WIDE = dataclasses.replace(TINY, image_size=(16, 64))
+"""1 x 4 patches: as many as 2 x 2."""
+
+
+def test_a_position_table_that_fits_two_grids_is_refused_with_both() -> None:
+    state, model = random_state(TINY), UniFormerV2(WIDE)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"4 rows .*, which fit 2x2 patches as well as the model's 1x4") as caught:
+        model.load_official(state)
+    assert "source_grid=(2, 2)" in caught.value.hint
+    assert "source_grid=(1, 4)" in caught.value.hint
+    assert_equal(model.state_dict(), before)
+
+
+def test_the_grid_of_a_position_table_can_be_named() -> None:
+    state = random_state(TINY)
+    resized, same = UniFormerV2(WIDE), UniFormerV2(WIDE)
+    assert resized.load_official(state, source_grid=(2, 2)).resized == (POSITIONS,)
+    assert_equal(resized.state_dict(), {**state, POSITIONS: resize_positions(state[POSITIONS], (1, 4))})
+    assert same.load_official(state, source_grid=(1, 4)).resized == ()
+    assert_equal(same.state_dict(), state)
+    square = UniFormerV2(TINY)
+    assert square.load_official(state, source_grid=(4, 1)).resized == (POSITIONS,)
+    assert torch.equal(square.positional_embedding, resize_positions(state[POSITIONS], (2, 2), source_grid=(4, 1)))
+
+
+def test_positions_of_an_oblong_grid_load_into_a_model_of_that_grid_unasked() -> None:
+    config = dataclasses.replace(TINY, image_size=(32, 48))
+    state, model = random_state(config), UniFormerV2(config)
     assert model.load_official(state).resized == ()
     assert_equal(model.state_dict(), state)
+
+
+@pytest.mark.parametrize("grid", [(3, 3), (0, 0), (-2, -2), (1, 2)])
+def test_a_named_grid_must_be_that_of_the_position_table(grid: tuple[int, int]) -> None:
+    with pytest.raises(CheckpointError, match=f"4 rows beside the class row, which are no {grid[0]}x{grid[1]} grid"):
+        UniFormerV2(TINY).load_official(random_state(TINY), source_grid=grid)
 
 
 def test_a_position_table_that_is_not_square_is_refused_with_the_reason() -> None:
@@ -327,3 +376,14 @@ def test_damaged_files_are_read_or_refused_as_checkpoints(tmp_path: Path, name: 
 
 
 STATE = random_state(TINY)
+
+
+def test_a_model_without_memory_is_refused_and_a_compiled_one_is_filled() -> None:
+    state = random_state(TINY)
+    with torch.device("meta"):
+        bare = UniFormerV2(TINY)
+    with pytest.raises(ValueError, match="meta device"):
+        bare.load_official(state)
+    wrapped: Any = torch.compile(UniFormerV2(TINY), backend="eager")
+    UniFormerV2.load_official(wrapped, state)
+    assert_equal(dict(wrapped._orig_mod.state_dict()), state)

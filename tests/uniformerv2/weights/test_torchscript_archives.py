@@ -141,6 +141,26 @@ def test_a_tree_without_a_module_and_other_byte_orders_are_refused(tmp_path: Pat
         read_weights(path)
 
 
+def node(depth: int) -> bytes:
+    """A pickled object that holds the next one twice, and so on, down to an empty one."""
+    if not depth:
+        return b"c__torch__\nNode\n)\x81}b"
+    below = bytes([depth])
+    return b"c__torch__\nNode\n)\x81}(U\x01a" + node(depth - 1) + b"q" + below + b"U\x01bh" + below + b"ub"
+
+
+@pytest.mark.timeout(60)
+def test_objects_that_hold_each_other_again_and_again_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "clip.pt"
+    torch.jit.save(torch.jit.script(Inner()), path)
+    replaced(path, "/data.pkl", b"\x80\x02" + node(3) + b".")
+    assert read_weights(path) == {}
+    replaced(path, "/data.pkl", b"\x80\x02" + node(28) + b".")
+    with pytest.raises(CheckpointError, match=r"clip\.pt: .* more than 100000 values") as caught:
+        read_weights(path)
+    assert caught.value.hint
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("where", ["tree", "archive"])
 def test_a_damaged_archive_is_read_or_refused(tmp_path: Path, where: str) -> None:

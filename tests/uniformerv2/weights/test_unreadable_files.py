@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from k710.errors import CheckpointError
 from uniformerv2.training.source import file_sha256, find_weights
 from uniformerv2.weights.files import parts_of, read_weights
-from uniformerv2.weights.published import require_match
+from uniformerv2.weights.published import differences
 
 
 @pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors", "weights.pth"])
@@ -65,8 +65,8 @@ def test_a_folder_without_weights_says_what_to_name(tmp_path: Path) -> None:
 
 
 def test_at_most_five_keys_are_listed() -> None:
-    with pytest.raises(CheckpointError, match=r"8 missing: k0, k1, k2, k3, k4, \.\.\. and 3 more$"):
-        require_match({}, {f"k{i}": torch.zeros(1) for i in range(8)})
+    _, said = differences({}, {f"k{i}": torch.zeros(1) for i in range(8)})
+    assert said == "8 missing: k0, k1, k2, k3, k4, ... and 3 more"
 
 
 class MakesAFile:
