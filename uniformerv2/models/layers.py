@@ -101,8 +101,8 @@ class _LinearOfSilu(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_NK: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x_NC, weight = ctx.saved_tensors
-        grad_weight = grad_NK.t() @ F.silu(x_NC) * ctx.scale
-        grad_x_NC = torch.ops.aten.silu_backward(grad_NK @ weight * ctx.scale, x_NC)
+        grad_weight = (grad_NK.t() @ F.silu(x_NC)).mul_(ctx.scale)
+        grad_x_NC = torch.ops.aten.silu_backward((grad_NK @ weight).mul_(ctx.scale), x_NC)
         return grad_x_NC, grad_weight, grad_NK.sum(0), None
 
 
