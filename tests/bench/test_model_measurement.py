@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from golden_cases import recorded_config
 from matrix_products import record_products, run_all
 from published_model import PublishedUniFormerV2
 from safetensors.torch import load_file
@@ -28,18 +29,7 @@ SMALL = UniFormerV2Config(
 def test_the_baseline_is_the_published_algorithm_bit_for_bit(shared: Path, case: str) -> None:
     folder = shared / "golden/uniformerv2"
     facts, tensors = json.loads((folder / f"{case}.json").read_text()), load_file(folder / f"{case}.safetensors")
-    config = UniFormerV2Config(
-        image_size=facts["input_resolution"],
-        patch_size=facts["patch_size"],
-        width=facts["width"],
-        layers=facts["layers"],
-        heads=facts["heads"],
-        num_frames=facts["num_frames"],
-        num_classes=facts["num_classes"],
-        local_blocks=0 if facts["no_lmhra"] else 1 + facts["double_lmhra"],
-        temporal_downsample=facts["temporal_downsample"],
-        global_layers=tuple(facts["return_list"]),
-    )
+    config = recorded_config(facts)
     model = PublishedUniFormerV2(config).eval()
     model.load_state_dict({k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")})
     assert torch.equal(model(tensors["input"]), tensors["logits"])

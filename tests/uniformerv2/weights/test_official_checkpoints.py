@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from golden_cases import recorded_config
 from published_variants import ARCHITECTURES, config_of, meta_model
 from small_states import TINY, assert_equal, random_state
 from torch import Tensor
@@ -65,20 +66,7 @@ def test_recorded_weights_of_the_published_code_survive_a_round_trip(shared: Pat
     facts = json.loads((shared / f"golden/uniformerv2/{case}.json").read_text())
     tensors = safetensors.torch.load_file(shared / f"golden/uniformerv2/{case}.safetensors")
     state = {key.removeprefix("state."): value for key, value in tensors.items() if key.startswith("state.")}
-    config = UniFormerV2Config(
-        image_size=facts["input_resolution"],
-        patch_size=facts["patch_size"],
-        width=facts["width"],
-        layers=facts["layers"],
-        heads=facts["heads"],
-        num_frames=facts["num_frames"],
-        num_classes=facts["num_classes"],
-        local_blocks=0 if facts["no_lmhra"] else 1 + facts["double_lmhra"],
-        dw_reduction=facts.get("dw_reduction", 1.5),
-        temporal_downsample=facts["temporal_downsample"],
-        global_layers=tuple(facts["return_list"]),
-        frozen_backbone=facts.get("frozen", False),
-    )
+    config = recorded_config(facts)
     model = UniFormerV2(config)
     model.load_official(state)
     save_official(model, tmp_path / "model.pyth")
