@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
-import resource
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from full_disk import full_disk
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -72,17 +70,6 @@ def logits(model: UniFormerV2, clip_BCTHW: Tensor) -> Tensor:
 def onnx_logits(path: Path, clip_BCTHW: Tensor) -> Tensor:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return torch.from_numpy(session.run(["logits"], {"clip": clip_BCTHW.numpy()})[0])
-
-
-@contextlib.contextmanager
-def full_disk(size_bytes: int) -> Iterator[None]:
-    """No file can grow beyond ``size_bytes``: a write fails as it does on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def write(model: UniFormerV2, path: Path, facts: Facts = FACTS) -> formats.Written:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -27,16 +28,16 @@ pytestmark = [
 
 @pytest.mark.parametrize("recomputed", [0, 2])
 def test_compiled_blocks_train_as_eager_ones(recomputed: int) -> None:
-    _compare(recomputed, lambda model: model.compile_blocks())
+    _require_same_training(recomputed, lambda model: model.compile_blocks())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recomputed", [0, 2, 3])
 def test_a_model_compiled_whole_trains_as_an_eager_one(recomputed: int) -> None:
-    _compare(recomputed, lambda model: model.compile(fullgraph=True))
+    _require_same_training(recomputed, lambda model: model.compile(fullgraph=True))
 
 
-def _compare(recomputed: int, compile_it: object) -> None:
+def _require_same_training(recomputed: int, compile_it: Callable[[UniFormerV2], None]) -> None:
     """Two steps of two micro-batches each, dropout, drop path and deferred batch norm on."""
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
@@ -45,7 +46,7 @@ def _compare(recomputed: int, compile_it: object) -> None:
     for model in (eager, compiled):
         defer_batch_norm(model)
         model.recompute_layers(recomputed)
-    compile_it(compiled)  # type: ignore[operator]
+    compile_it(compiled)
     for step in range(2):
         for micro in range(2):
             logits = []

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import resource
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from full_disk import full_disk
 from safetensors.torch import load_file, save_file
 from small_build import clips_of_build, write_build
 
@@ -30,17 +28,6 @@ NO_EPOCHS = ("optim.epochs=0", "optim.warmup_epochs=0")
 @pytest.fixture
 def config(build: Path, recipe: str, tmp_path: Path) -> PretrainConfig:
     return PretrainConfig(recipe=recipe, data=str(build), out=tmp_path / "run")
-
-
-@contextlib.contextmanager
-def full_disk(size_bytes: int) -> Iterator[None]:
-    """No file can grow beyond ``size_bytes``: a write fails as it does on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def stop_at(step: int):  # type: ignore[no-untyped-def]

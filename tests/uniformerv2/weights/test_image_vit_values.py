@@ -50,8 +50,10 @@ def test_few_values_repeated_to_a_huge_tensor_are_refused(kind: str, name: str, 
 
 def test_a_vector_of_one_repeated_value_is_a_weight() -> None:
     state = models.timm().state
-    state["blocks.0.norm1.weight"] = torch.ones(1).expand(WIDTH)
-    load_image_vit(UniFormerV2(PLAIN_MODEL), "timm", state)
+    state["blocks.0.norm1.weight"] = torch.full((1,), 1.5).expand(WIDTH)
+    model = UniFormerV2(PLAIN_MODEL)
+    load_image_vit(model, "timm", state)
+    assert torch.equal(model.state_dict()["transformer.resblocks.0.ln_1.weight"], torch.full((WIDTH,), 1.5))
 
 
 def test_an_empty_weight_of_a_huge_shape_is_refused() -> None:
