@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from k710.config import manifests_folder
 from k710.errors import InputError, UsageError
-from k710.labels import TAXONOMIES, load_labels, published_order, read_labels
+from k710.labels import CANONICAL, TAXONOMIES, LabelMap, load_labels, published_order, read_labels, require_k710
 
 
 def published(path: Path) -> list[dict[str, str]]:
@@ -126,60 +128,148 @@ def test_nearest_names_are_those_of_the_taxonomy() -> None:
     assert load_labels().nearest("k400", "qqqqqqqq") == []
 
 
-def _drop_last(lines: list[dict[str, str]]) -> None:
-    lines.pop()
+TABLE = """index,name,k400_index,k400_name,k600_index,k600_name,merged_because
+0,archery,1,archery,,,
+1,dyeing hair,0,dying hair,1,dyeing hair,one spelling
+2,yoga,,,0,yoga,
+"""
 
 
-def _swap_two(lines: list[dict[str, str]]) -> None:
-    lines[3], lines[4] = lines[4], lines[3]
+def table(tmp_path: Path, text: str = TABLE) -> LabelMap:
+    path = tmp_path / "own.csv"
+    path.write_bytes(text.encode())
+    return read_labels(path)
 
 
-def _repeat_name(lines: list[dict[str, str]]) -> None:
-    lines[1]["name"] = lines[0]["name"]
+def test_a_table_of_other_sizes_is_a_label_map(tmp_path: Path) -> None:
+    labels = table(tmp_path)
+    assert (labels.num_classes, labels.taxonomies, labels.name) == (3, ("k400", "k600"), CANONICAL)
+    assert labels.taxonomy_names("k400") == ["dying hair", "archery"]
+    assert labels.rows_for("k600") == [2, 1]
+    assert labels.rows_for("k710") == [0, 1, 2]
+    assert labels.index_in("k600", 0) is None
+    assert [row.name for row in labels.merges] == ["dyeing hair"]
+    with pytest.raises(UsageError, match="unknown taxonomy 'k700'"):
+        labels.rows_for("k700")
 
 
-def _repeat_index(lines: list[dict[str, str]]) -> None:
-    lines[1]["k400_index"] = lines[0]["k400_index"]
+def test_a_table_may_have_taxonomies_of_its_own(tmp_path: Path) -> None:
+    labels = table(tmp_path, TABLE.replace("k400", "haa500").replace("k600", "k700-2020"))
+    assert labels.taxonomies == ("haa500", "k700-2020")
+    assert labels.canonical("haa500", "dying hair") == 1
 
 
-def _repeat_own_name(lines: list[dict[str, str]]) -> None:
-    lines[1]["k400_name"] = lines[0]["k400_name"]
+@pytest.mark.parametrize("form", [lambda t: "\ufeff" + t, lambda t: t.replace("\n", "\r\n"), lambda t: t + "\n\n"])
+def test_what_spreadsheets_do_to_a_table_changes_nothing(tmp_path: Path, form: Callable[[str], str]) -> None:
+    assert table(tmp_path, form(TABLE)).digest == table(tmp_path).digest
 
 
-def _rename(lines: list[dict[str, str]]) -> None:
-    lines[0]["k400_name"] = "abseilling"
-
-
-def _no_number(lines: list[dict[str, str]]) -> None:
-    lines[0]["index"] = "zero"
-
-
-def _merge_without_reason(lines: list[dict[str, str]]) -> None:
-    next(line for line in lines if line["merged_because"])["merged_because"] = ""
+def test_columns_may_stand_in_any_order(tmp_path: Path) -> None:
+    lines = [line.split(",")[::-1] for line in TABLE.splitlines()]
+    assert table(tmp_path, "\n".join(map(",".join, lines))).digest == table(tmp_path).digest
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("old", "new", "message"),
     [
-        (_drop_last, "expected indices 0 to 709"),
-        (_swap_two, "expected indices 0 to 709"),
-        (_repeat_name, "two classes have one canonical name"),
-        (_repeat_index, "indices of k400 are not 0 to 399"),
-        (_repeat_own_name, "k400 has one name on two classes"),
-        (_rename, "expected 725 distinct names"),
-        (_no_number, "not a class table"),
-        (_merge_without_reason, "must say why names were merged"),
+        ("1,dyeing", "2,dyeing", r"own\.csv row 3, column index: expected 1, got 2"),
+        ("2,yoga", "2,archery", r"row 4, column name: 'archery' is that of row 2 too"),
+        ("archery,1,", "archery,0,", r"row 3, column k400_index: 0 is that of row 2 too"),
+        ("archery,1,", "archery,7,", r"row 2, column k400_index: got 7, but no class is 1"),
+        ("0,yoga,", "0,dyeing hair,", r"row 4, column k600_name: 'dyeing hair' is that of row 3 too"),
+        ("one spelling", "", r"row 3, column merged_because: empty, but the names differ: 'dying hair' \(k400\)"),
+        ("0,yoga,", "0,yoga,why", r"row 4, column merged_because: a reason, but one name"),
+        ("0,archery,1", "zero,archery,1", r"row 2, column index: expected an index such as 12, got 'zero'"),
+        ("archery,1,", "archery,1.0,", r"row 2, column k400_index: expected an index such as 12, got '1\.0'"),
+        ("archery,1,", "archery,-1,", r"row 2, column k400_index: expected an index such as 12, got '-1'"),
+        ("archery,1,", "archery,٣,", r"row 2, column k400_index: expected an index"),
+        ("archery,1,", "archery,,", r"row 2, column k400_index: empty, although k400_name is not"),
+        ("1,archery,,", "1,,,", r"row 2, column k400_name: empty, although k400_index is not"),
+        ("2,yoga", "2,", r"row 4, column name: empty"),
+        ("2,yoga", "2, yoga", r"row 4, column name: blanks around ' yoga'"),
+        ("0,archery,1,archery,,,", "0,archery,,,,,", r"row 2, column name: no taxonomy has the class 'archery'"),
+        ("0,archery,1,archery,,,", "0,archery,1", r"row 2: 3 columns, the header has 7"),
+        ("0,archery,1,archery,,,", '0,"archery,1', r"not a readable CSV"),
+        ("k400_name", "k400_title", r"row 1: unknown column 'k400_title'"),
+        ("k400_name,", "k400_index,", r"row 1: column 'k400_index' stands twice"),
+        ("k400_name,", "k500_name,", r"row 1: no column 'k400_name'"),
+        ("merged_because", "k700_index", r"row 1: no column 'merged_because'"),
+        ("k400", "k710", r"row 1, column k710_index: 'k710' is the name of the merged classes"),
     ],
 )
-def test_a_damaged_table_is_refused(
-    tmp_path: Path, damage: Callable[[list[dict[str, str]]], None], message: str
-) -> None:
-    lines = published(manifests_folder() / "classes.csv")
-    damage(lines)
-    path = tmp_path / "classes.csv"
+def test_a_table_that_breaks_a_rule_is_refused_with_the_place(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in TABLE
+    with pytest.raises(InputError, match=message) as caught:
+        table(tmp_path, TABLE.replace(old, new))
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", TABLE.splitlines()[0]])
+def test_a_table_without_rows_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InputError, match="not a class table: no rows"):
+        table(tmp_path, text)
+
+
+def test_a_table_without_taxonomies_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no column 'T_index'"):
+        table(tmp_path, "index,name,merged_because\n0,archery,\n")
+
+
+def test_a_table_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"own\.csv: not UTF-8"):
+        read_labels(tmp_path / "own.csv")
+
+
+@pytest.mark.parametrize("name", ["", "absent.csv"])
+def test_a_table_that_is_not_there_is_a_wrong_flag(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_labels(tmp_path / name)
+
+
+def packaged_lines() -> list[dict[str, str]]:
+    return published(manifests_folder() / "classes.csv")
+
+
+def written(path: Path, lines: list[dict[str, str]]) -> Path:
     with path.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.DictWriter(handle, list(lines[0]))
         writer.writeheader()
         writer.writerows(lines)
-    with pytest.raises(InputError, match=message):
-        read_labels(path)
+    return path
+
+
+def test_merges_by_meaning_can_be_left_out(tmp_path: Path) -> None:
+    """``drinking``, ``sniffing`` and ``skiing (not slalom or crosscountry)`` as classes of their own: 713."""
+    lines, apart = packaged_lines(), []
+    for line in lines:
+        if line["merged_because"] == "by meaning only: no shared videos":
+            apart.append(dict.fromkeys(line, "") | {k: line[k] for k in ("k400_index", "k400_name")})
+            line |= {"k400_index": "", "k400_name": "", "merged_because": ""}
+    lines += [line | {"index": str(710 + i), "name": line["k400_name"]} for i, line in enumerate(apart)]
+    labels = read_labels(written(tmp_path / "713.csv", lines))
+    assert (labels.num_classes, len(labels.all_names), len(labels.merges)) == (713, 725, 12)
+    assert labels.taxonomy_names("k400") == load_labels().taxonomy_names("k400")
+    assert labels.canonical("k400", "drinking") != labels.canonical("k700", "sipping cup")
+    with pytest.raises(InputError, match=r"713\.csv: expected 710 classes, 725 names, .*found 713 classes"):
+        require_k710(labels)
+
+
+def test_a_copy_of_the_packaged_table_is_known_as_such(tmp_path: Path) -> None:
+    labels = read_labels(written(tmp_path / "copy.csv", packaged_lines()))
+    assert (labels.name, labels.digest) == ("k710", load_labels().digest)
+    require_k710(labels)
+
+
+def test_the_digest_in_published_checkpoints_stays() -> None:
+    assert load_labels().digest == "54ce6606a55d94088bbdf56e5583327be73d69b2fa8df2f54bcdd73be24d3b9a"
+
+
+@given(st.integers(0, 709), st.sampled_from(["k400", "k600", "k700", "k710"]))
+def test_a_class_goes_to_its_name_and_back(canonical: int, taxonomy: str) -> None:
+    labels = load_labels()
+    own = labels.index_in(taxonomy, canonical)
+    if own is not None:
+        name = labels.taxonomy_names(taxonomy)[own]
+        assert labels.canonical(taxonomy, name) == canonical
+        assert labels.rows_for(taxonomy)[own] == canonical
