@@ -46,6 +46,10 @@ class Release:
     """Lists without which a leak audit of the release is incomplete."""
     optional_splits: tuple[str, ...] = ()
     """Lists that are published too, but not in every distribution."""
+    archives: tuple[str, ...] = ()
+    """Names of archives of its lists that are no folder's, lower case, without ``.tar.gz``."""
+    pattern: str = "{id}_{start:06d}_{end:06d}"
+    """File name of a clip without its ending; the part after ``{id}`` may be missing."""
 
     @property
     def held_out_splits(self) -> tuple[str, ...]:

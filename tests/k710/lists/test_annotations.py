@@ -6,19 +6,20 @@ import errno
 import gzip
 from pathlib import Path
 
-import pandas as pd
+import pyarrow as pa
 import pytest
 
 from k710.config import load_releases
 from k710.errors import InputError, UsageError
 from k710.labels import load_labels
 from k710.lists.annotations import ListFile, find_lists, read_list
+from k710.lists.rows import LIST_ROWS
 
 HEADER = "label,youtube_id,time_start,time_end,split\n"
 ROW = "abseiling,aaaaaaaaaaa,1,11,train\n"
 
 
-def read(tmp_path: Path, content: bytes | str, split: str = "train", release: str = "k400") -> pd.DataFrame:
+def read(tmp_path: Path, content: bytes | str, split: str = "train", release: str = "k400") -> pa.Table:
     path = tmp_path / "kinetics" / f"{split}.csv"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -27,8 +28,9 @@ def read(tmp_path: Path, content: bytes | str, split: str = "train", release: st
 
 def test_a_row_is_read_with_its_canonical_class(tmp_path: Path) -> None:
     rows = read(tmp_path, HEADER + "abseiling,-_aaaaaaaaa,1,11,train\n")
-    assert rows[["id", "start_s", "end_s", "label", "canonical"]].values.tolist() == [
-        ["-_aaaaaaaaa", 1.0, 11.0, "abseiling", 0]
+    assert rows.schema.equals(LIST_ROWS, check_metadata=True)
+    assert rows.to_pylist() == [
+        {"id": "-_aaaaaaaaa", "start_s": 1.0, "end_s": 11.0, "label": "abseiling", "canonical": 0, "is_cc": None}
     ]
 
 
@@ -36,7 +38,7 @@ def test_a_row_is_read_with_its_canonical_class(tmp_path: Path) -> None:
     "video", ["1e2aaaaaaaa", "NaN________", "-----------", "___________", "12345678901", "0x123456789", "nullnullnul"]
 )
 def test_ids_are_never_numbers(tmp_path: Path, video: str) -> None:
-    assert read(tmp_path, f"{HEADER}abseiling,{video},1,11,train\n")["id"].tolist() == [video]
+    assert read(tmp_path, f"{HEADER}abseiling,{video},1,11,train\n")["id"].to_pylist() == [video]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,9 @@ def test_ids_are_never_numbers(tmp_path: Path, video: str) -> None:
 )
 def test_every_published_form_gives_the_same_row(tmp_path: Path, content: bytes) -> None:
     rows = read(tmp_path, content)
-    assert rows[["id", "start_s", "end_s", "canonical"]].values.tolist() == [["aaaaaaaaaaa", 1.0, 11.0, 0]]
+    assert rows.select(["id", "start_s", "end_s", "canonical"]).to_pylist() == [
+        {"id": "aaaaaaaaaaa", "start_s": 1.0, "end_s": 11.0, "canonical": 0}
+    ]
 
 
 def test_quoted_labels_may_hold_commas_of_other_writers(tmp_path: Path) -> None:
@@ -66,8 +70,8 @@ def test_quoted_labels_may_hold_commas_of_other_writers(tmp_path: Path) -> None:
 
 def test_a_test_list_may_have_no_labels(tmp_path: Path) -> None:
     rows = read(tmp_path, "youtube_id,time_start,time_end,split\naaaaaaaaaaa,1,11,test\n", "test", "k700")
-    assert rows["canonical"].tolist() == [-1]
-    assert rows["label"].isna().all()
+    assert rows["canonical"].to_pylist() == [-1]
+    assert rows["label"].to_pylist() == [None]
 
 
 @pytest.mark.parametrize(
