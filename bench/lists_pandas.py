@@ -298,7 +298,8 @@ def count_row_pairs(leaks: pd.DataFrame) -> dict[str, dict[str, int]]:
     for (a, a_split, b, b_split), pairs in leaks.groupby(
         ["a_release", "a_split", "b_release", "b_split"], observed=True
     ):
-        counts[f"{a}:{a_split} {b}:{b_split}"] = {
+        # A table may name the training list first: the pair is the same.
+        counts[" ".join(sorted((f"{a}:{a_split}", f"{b}:{b_split}")))] = {
             "pairs": len(pairs),
             "overlapping": int((pairs["overlap_s"] > 0).sum()),
             "class_differs": int(pairs["class_differs"].sum()),

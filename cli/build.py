@@ -9,61 +9,56 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from k710.labels import NUM_CLASSES
-
+from . import policy
 from .options import DEFAULT_DATA, AsJson, words
 
 if TYPE_CHECKING:
     from k710.build import BuildSummary
-    from k710.lists.views import Policy
 
-Annotations = Annotated[
-    Path, typer.Option("--annotations", help="Folder with kinetics400/, kinetics600/, ... of CSVs.")
-]
 Videos = Annotated[
     list[str] | None, typer.Option("--videos", help="Folder of video files; repeatable, in order of preference.")
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the build.")]
 ManifestOnly = Annotated[bool, typer.Option("--manifest-only", help="Stop after the lists: no clips, no shards.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Encoding processes; default: one per core.")]
-Releases = Annotated[
-    str | None, typer.Option("--releases", help="Releases to take, such as k400,k600; default: the folders found.")
-]
-Protect = Annotated[
-    str, typer.Option("--protect", help="Held-out lists whose videos leave k710-train: val, test, both, or none.")
-]
-Leaks = Annotated[
-    str | None,
-    typer.Option("--leaks", help="Which side gives way: drop-train, drop-eval or report; default: drop-train."),
-]
-Views = Annotated[
-    str, typer.Option("--views", help="Views to build; default stands for train and val of k710 and each release.")
-]
-RequireComplete = Annotated[
-    bool, typer.Option("--require-complete", help="Refuse to build when a list of a chosen release was not given.")
-]
 Replan = Annotated[
     bool, typer.Option("--replan", help="Change the build in --out to these lists and settings, keeping its clips.")
 ]
-ClipsPerShard = Annotated[int, typer.Option("--clips-per-shard", min=1, help="Most clips in one shard.")]
+Locked = Annotated[
+    bool, typer.Option("--locked", help="Refuse to build anything but what the lock in --out says, to the last clip.")
+]
 KeepClips = Annotated[
     bool, typer.Option("--keep-clips", help="Keep the encoded clips in the cache after they are packed.")
 ]
 
 
 def build(
-    annotations: Annotations,
+    annotations: policy.Annotations,
     videos: Videos = None,
     out: Out = DEFAULT_DATA,
     manifest_only: ManifestOnly = False,
     workers: Workers = None,
-    releases: Releases = None,
-    protect: Protect = "val,test",
-    leaks: Leaks = None,
-    views: Views = "default",
-    require_complete: RequireComplete = False,
+    releases: policy.Releases = None,
+    columns: policy.Columns = None,
+    on_bad_row: policy.OnBadRow = "stop",
+    class_order: policy.ClassOrder = None,
+    class_table: policy.ClassTable = None,
+    protect: policy.Protect = "val,test",
+    leaks: policy.Leaks = None,
+    unit: policy.Unit = "video",
+    prefer: policy.Prefer = "newest",
+    conflicts: policy.Conflicts = "keep",
+    only_cc: policy.OnlyCc = False,
+    classes: policy.Classes = None,
+    exclude_classes: policy.ExcludeClasses = None,
+    exclude_ids: policy.ExcludeIds = None,
+    per_class: policy.PerClass = None,
+    seed: policy.Seed = 0,
+    views: policy.Views = "default",
+    require_complete: policy.RequireComplete = False,
     replan: Replan = False,
-    clips_per_shard: ClipsPerShard = 1000,
+    locked: Locked = False,
+    clips_per_shard: policy.ClipsPerShard = 1000,
     keep_clips: KeepClips = False,
     as_json: AsJson = False,
 ) -> None:
@@ -73,6 +68,15 @@ def build(
 
     from .progress import Stages
 
+    taken = policy.selection(
+        only_cc=only_cc,
+        classes=classes,
+        exclude_classes=exclude_classes,
+        exclude_ids=exclude_ids,
+        per_class=per_class,
+        seed=seed,
+        class_table=class_table,
+    )
     config = library.BuildConfig(
         annotations=annotations,
         out=out,
@@ -80,29 +84,21 @@ def build(
         manifest_only=manifest_only,
         workers=workers or os.cpu_count() or 1,
         releases=words(releases) if releases else None,
-        policy=_policy(words(protect), leaks),
+        options=policy.read_options(columns, on_bad_row, class_order),
+        class_table=class_table,
+        policy=policy.policy(
+            protect=protect, leaks=leaks, unit=unit, prefer=prefer, conflicts=conflicts, selection=taken
+        ),
         views=words(views),
         require_complete=require_complete,
         replan=replan,
+        locked=locked,
         clips_per_shard=clips_per_shard,
         keep_clips=keep_clips,
     )
     with Stages() as stages:
         summary = library.build(config, stages)
     typer.echo(json.dumps(to_mapping(summary), indent=1) if as_json else describe(summary))
-
-
-def _policy(protect: tuple[str, ...], leaks: str | None) -> Policy:
-    from k710.config import from_mapping
-    from k710.errors import UsageError
-    from k710.lists.views import Policy
-
-    if not protect and leaks is not None:
-        raise UsageError(
-            f"--leaks {leaks} says what happens to protected videos, and --protect none protects none",
-            hint="leave one of the two out",
-        )
-    return from_mapping(Policy, {"protect": protect, "leaks": leaks or "drop-train"}, where="build")
 
 
 def describe(summary: BuildSummary) -> str:
@@ -124,8 +120,11 @@ def describe(summary: BuildSummary) -> str:
 
 def _cautions(summary: BuildSummary) -> list[str]:
     """What a reader of the statement alone would miss."""
-    merged = [v for v in summary.audit["views"] if v["view"] == "k710-train" and v["classes"] < NUM_CLASSES]
-    lines = [f"WARNING: k710-train has clips of {v['classes']} of {NUM_CLASSES} classes" for v in merged]
+    total = summary.num_classes
+    merged = [v for v in summary.audit["views"] if v["view"] == "k710-train" and v["classes"] < total]
+    lines = [f"WARNING: k710-train has clips of {v['classes']} of {total} classes" for v in merged]
+    if summary.bad_rows:
+        lines.append(f"WARNING: {summary.bad_rows:,} rows could not be used; {summary.out}/bad_rows.csv lists them")
     if summary.audit["not_checked"]:
         lines.append(f"WARNING: not given: {', '.join(summary.audit['not_checked'])}; --require-complete refuses this")
     return lines

@@ -2,47 +2,44 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import numpy as np
 import pyarrow as pa
 
 from k710 import atomic, schema
 from k710.clips.media import EncodeConfig, ffmpeg_build
 from k710.clips.sources.local import LocalFolders, Wanted
-from k710.config import load_releases, to_mapping
+from k710.config import to_mapping
 from k710.errors import FeedError, UsageError
-from k710.labels import load_labels
-from k710.lists.annotations import AnnotationList, find_lists, read_list
-from k710.lists.catalog import build_catalog
-from k710.lists.clips import plan_clips
-from k710.lists.manifest import (
-    digest,
-    excluded_table,
-    lists_not_given,
-    lock_differences,
-    lock_document,
-    parquet_bytes,
-    view_document,
-)
-from k710.lists.views import BuiltView, Policy, ViewSpec, build_views, choose_views
-from k710.processes import only_writer
-from k710.report.audit import audit_document
+from k710.list_stage import Inputs, ListPlan, Progress, plan_lists, read_lists
+from k710.lists.annotations import ReadOptions
+from k710.lists.catalog import Catalog
+from k710.lists.compare import shard_changes
+from k710.lists.manifest import bad_rows_csv, lock_differences
+from k710.lists.policy import Policy
+from k710.lists.views import ViewSpec
+from k710.processes import GUARD_FILE, only_writer
 from k710.report.markdown import audit_markdown
-from k710.segments import Segment, id_hash
+from k710.segments import Segment
 from k710.shard_stage import MadeShards, ShardStage, clip_outcomes, make_shards
-from k710.shards.index import HELD_OUT_FILE, INDEX_FILE, LOCK_FILE
-from k710.tables import read_table, write_table
+from k710.shards.index import INDEX_FILE, LOCK_FILE
+from k710.tables import picked, read_table
+from k710.takedown.forgotten import FORGOTTEN_FILE, read_forgotten, summed
+from k710.timing import stage
 
-_GUARD_FILE = ".build-guard"
+_NOT_STRANGE = (GUARD_FILE, FORGOTTEN_FILE)
+"""What may lie in a folder before its first build."""
+_POLICIES = ("protect", "leaks", "unit", "prefer", "conflicts")
 
-Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, what is done and the total."""
+BAD_ROWS_FILE = "bad_rows.csv"
+MANIFEST_FILE = "manifest.parquet"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,14 +58,20 @@ class BuildConfig:
     """Processes that encode; one encode uses one core."""
     releases: tuple[str, ...] | None = None
     """Releases to take; None for those whose folders are there."""
+    options: ReadOptions = field(default_factory=ReadOptions)
+    """How lists are read whose content alone does not tell."""
+    class_table: Path | None = None
+    """A user's class table; None for the packaged one."""
     policy: Policy = field(default_factory=Policy)
-    """What happens to leaks."""
+    """Which rows are taken, and what happens to videos that several lists name."""
     views: tuple[str, ...] = ("default",)
     """Views to build."""
     require_complete: bool = False
     """Whether a list that was not given is an error."""
     replan: bool = False
     """Whether a build of other lists or settings may be changed into this one."""
+    locked: bool = False
+    """Whether the plan must be just what the lock in ``out`` says."""
     clips_per_shard: int = 1000
     """Most clips in one shard."""
     keep_clips: bool = False
@@ -81,13 +84,30 @@ class BuildConfig:
             raise ValueError(f"workers must be at least 1, got {self.workers}")
         if self.clips_per_shard < 1:
             raise ValueError(f"clips_per_shard must be at least 1, got {self.clips_per_shard}")
+        if self.locked and self.replan:
+            raise ValueError("locked keeps the plan as it is, and replan changes it; leave one of them out")
+
+    @property
+    def inputs(self) -> Inputs:
+        """Which annotation files, and how to read them."""
+        return Inputs(
+            annotations=self.annotations,
+            releases=self.releases,
+            options=self.options,
+            class_table=self.class_table,
+            require_complete=self.require_complete,
+        )
 
     def decisive(self, views: Sequence[ViewSpec]) -> dict[str, Any]:
         """The settings that decide what is built, as the lock has them; ``views`` is what the words stand for."""
+        selection = self.policy.selection
         return {
             "views": [spec.name for spec in views],
-            "protect": list(self.policy.protect),
-            "leaks": self.policy.leaks,
+            **{name: to_mapping(getattr(self.policy, name)) for name in _POLICIES},
+            "selection": to_mapping(selection)
+            | {"exclude_ids": summed(selection.exclude_ids), "forgotten": summed(selection.forgotten)},
+            "columns": dict(self.options.columns),
+            "class_order": self.options.class_order,
             "clips_per_shard": self.clips_per_shard,
             "encode": to_mapping(self.encode),
         }
@@ -101,6 +121,10 @@ class BuildSummary:
     """Where it is."""
     rows: int
     """Annotation rows read."""
+    bad_rows: int
+    """Rows that could not be used; `bad_rows.csv` lists them."""
+    num_classes: int
+    """Classes of the class table."""
     views: dict[str, int]
     """Clips listed per view."""
     excluded: dict[str, dict[str, int]]
@@ -117,21 +141,6 @@ class BuildSummary:
     """What changed against the build that was there."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Plan:
-    """All that the lists decide, before anything is written."""
-
-    lists: list[AnnotationList]
-    views: list[BuiltView]
-    manifest: pa.Table
-    lock: dict[str, Any]
-    view_documents: list[dict[str, Any]]
-    audit: dict[str, Any]
-    held_out: pa.Table
-    excluded: pa.Table
-    rivals: dict[str, list[Wanted]]
-
-
 def build(config: BuildConfig, progress: Progress | None = None) -> BuildSummary:
     """Run the whole path, or go on where an earlier run of it stopped.
 
@@ -146,22 +155,30 @@ def build(config: BuildConfig, progress: Progress | None = None) -> BuildSummary
     # Before the lists, which take their time.
     with atomic.writable(config.out):
         _refuse_foreign(config.out)
+    if config.locked and not (config.out / LOCK_FILE).exists():
+        raise UsageError(f"{config.out}: no {LOCK_FILE} to keep to", hint="put the lock there, or leave out --locked")
     folders = LocalFolders([Path(v) for v in config.videos]) if not config.manifest_only else None
-    plan = _plan(config, progress)
+    plan = plan_build(config, progress)
     with (
         atomic.writable(config.out),
-        only_writer(config.out / _GUARD_FILE, f"another k710 build is writing to {config.out}"),
+        only_writer(config.out / GUARD_FILE, f"another k710 build is writing to {config.out}"),
     ):
+        if plan.lock["config"]["selection"]["forgotten"] != summed(read_forgotten(config.out)):
+            raise UsageError(f"{config.out}: videos were forgotten meanwhile", hint="run the same command again")
         changed = _changes(config, plan.lock)
         if changed:
+            changed += _shard_changes(config.out, plan.manifest)
             # The index of the old plan beside the views of the new one would be read as a build.
             (config.out / INDEX_FILE).unlink(missing_ok=True)
         plan.audit.update(_outcomes_so_far(config.out))
-        _write_lists(config.out, plan)
+        with stage("write"):
+            write_plan(config.out, plan)
         shards = None if folders is None else _make_shards(config, plan, folders, progress)
     return BuildSummary(
         out=config.out,
-        rows=sum(len(item.rows) for item in plan.lists),
+        rows=plan.lock["counts"]["rows"],
+        bad_rows=plan.lists.bad_rows.num_rows,
+        num_classes=len(plan.lists.labels.rows),
         views={v["name"]: v["clips"] for v in plan.view_documents},
         excluded={v["view"]: v["excluded"] for v in plan.audit["views"]},
         clips=shards.outcomes if shards else {},
@@ -172,81 +189,66 @@ def build(config: BuildConfig, progress: Progress | None = None) -> BuildSummary
     )
 
 
+def plan_build(config: BuildConfig, progress: Progress) -> ListPlan:
+    """What ``config`` would build, by its lists; writes nothing."""
+    lists = read_lists(config.inputs, progress)
+    forgotten = read_forgotten(config.out)
+    if forgotten:
+        selection = dataclasses.replace(config.policy.selection, forgotten=forgotten)
+        config = dataclasses.replace(config, policy=dataclasses.replace(config.policy, selection=selection))
+    specs = lists.view_specs(config.views)
+    return plan_lists(
+        lists,
+        specs,
+        config.policy,
+        clips_per_shard=config.clips_per_shard,
+        config=config.decisive(specs),
+        progress=progress,
+    )
+
+
+def write_plan(out: Path, plan: ListPlan) -> None:
+    """Write all that the lists decide into the folder of a build."""
+    # The lock first: whatever a kill leaves behind is then known as a build, and the next run writes the rest again.
+    _write_lock(out, plan.lock)
+    for name, data in plan.tables.items():
+        atomic.write_bytes(out / name, data)
+    if plan.lists.bad_rows.num_rows:
+        atomic.write_text(out / BAD_ROWS_FILE, bad_rows_csv(plan.lists.bad_rows))
+    else:
+        (out / BAD_ROWS_FILE).unlink(missing_ok=True)
+    planned = {f"{v['name']}.json" for v in plan.view_documents}
+    for document in plan.view_documents:
+        atomic.write_json(out / "views" / f"{document['name']}.json", document)
+    for stale in (p for p in (out / "views").glob("*.json") if p.name not in planned):
+        stale.unlink()
+    _write_audit(out, plan.audit)
+
+
 def _silent(stage: str, done: int, total: int) -> None:
     """Shows nothing."""
 
 
-def _plan(config: BuildConfig, progress: Progress) -> _Plan:
-    labels = load_labels()
-    files = find_lists(config.annotations, config.releases)
-    lists = []
-    for done, file in enumerate(files):
-        progress("reading lists", done, len(files))
-        lists.append(read_list(file, labels))
-    progress("reading lists", len(files), len(files))
-    chosen = list(dict.fromkeys(f.release.name for f in files))
-    releases = [r for r in load_releases().values() if r.name in (config.releases or chosen)]
-    not_checked = lists_not_given(releases, lists)
-    if config.require_complete and not_checked:
-        raise UsageError(f"lists not given: {', '.join(not_checked)}", hint="add them, or leave out --require-complete")
-    specs = choose_views(config.views, releases, [(f.release.name, f.split) for f in files])
-    progress("planning", 0, 3)
-    catalog = build_catalog(lists)
-    views = build_views(catalog, specs, config.policy)
-    progress("planning", 1, 3)
-    manifest = plan_clips(catalog, views, labels, config.clips_per_shard)
-    progress("planning", 2, 3)
-    documents = [view_document(v, manifest, labels.digest, to_mapping(config.encode)) for v in views]
-    excluded = pa.Table.from_pandas(excluded_table(views), schema=schema.EXCLUDED, preserve_index=False)
-    held_out = _held_out(catalog)
-    lock = lock_document(
-        config=config.decisive(specs),
-        releases=releases,
-        lists=lists,
-        policy=config.policy,
-        views=documents,
-        manifest_digest=digest(parquet_bytes(manifest)),
-        left_out_digest=digest(parquet_bytes(excluded) + parquet_bytes(held_out)),
-        class_table=labels.digest,
-    )
-    progress("planning", 3, 3)
-    return _Plan(
-        lists=lists,
-        views=views,
-        manifest=manifest,
-        lock=lock,
-        view_documents=documents,
-        audit=audit_document(catalog, views, config.policy, not_checked),
-        held_out=held_out,
-        excluded=excluded,
-        rivals=_rivals(catalog),
-    )
-
-
-def _rivals(catalog: pd.DataFrame) -> dict[str, list[Wanted]]:
+def _rivals(catalog: Catalog) -> dict[str, list[Wanted]]:
     """Every segment of each video that has more than one in any list."""
-    several = catalog[catalog.groupby("video")["clip"].transform("nunique") > 1]
-    releases: dict[Segment, set[str]] = {}
-    for video_id, start_s, end_s, release in several[["id", "start_s", "end_s", "release"]].to_numpy().tolist():
-        releases.setdefault(Segment(id=video_id, start_s=start_s, end_s=end_s), set()).add(release)
+    several = np.bincount(catalog.clip_video)[catalog.clip_video] > 1
+    rows = np.flatnonzero(several[catalog.clip])
+    releases: dict[int, set[str]] = {}
+    for clip, code in zip(catalog.clip[rows].tolist(), catalog.list_code[rows].tolist(), strict=True):
+        releases.setdefault(clip, set()).add(catalog.lists[code].release)
     rivals: dict[str, list[Wanted]] = {}
-    for segment, names in releases.items():
+    ids = picked(catalog.ids, catalog.clip_video[list(releases)]).to_pylist()
+    for video_id, (clip, names) in zip(ids, releases.items(), strict=True):
+        segment = Segment(id=str(video_id), start_s=float(catalog.start_s[clip]), end_s=float(catalog.end_s[clip]))
         rivals.setdefault(segment.id, []).append(Wanted(segment=segment, releases=frozenset(names)))
     return rivals
-
-
-def _held_out(catalog: pd.DataFrame) -> pa.Table:
-    rows = catalog[catalog["split"] != "train"][["release", "split", "id"]].drop_duplicates()
-    hashes = pa.array([id_hash(i) for i in rows["id"]], pa.uint64())
-    table = pa.table([pa.array(rows["release"]), pa.array(rows["split"]), hashes], schema=schema.HELD_OUT)
-    return table.sort_by([(n, "ascending") for n in schema.HELD_OUT.names])
 
 
 def _refuse_foreign(out: Path) -> None:
     """Refuse an ``out`` with files that are not a build's."""
     if not out.exists() or (out / LOCK_FILE).exists():
         return
-    strangers = sorted(p.name for p in out.iterdir() if p.name != _GUARD_FILE and not _is_unfinished(p.name))
+    strangers = sorted(p.name for p in out.iterdir() if p.name not in _NOT_STRANGE and not _is_unfinished(p.name))
     if strangers:
         raise UsageError(f"{out}: not empty and not a build (it has {strangers[0]})", hint="--out takes a new folder")
 
@@ -261,6 +263,12 @@ def _changes(config: BuildConfig, lock: dict[str, Any]) -> list[str]:
         changed = lock_differences(json.loads(path.read_bytes()), lock)
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: not a lock of this version ({error})", hint="build into a new folder") from error
+    if changed and config.locked:
+        listed = "\n  ".join(changed)
+        raise UsageError(
+            f"--locked: these lists and settings do not give what {path} says; they differ in\n  {listed}",
+            hint="get the lists and settings that the lock names, or leave out --locked",
+        )
     if changed and not config.replan:
         listed = "\n  ".join(changed)
         raise UsageError(
@@ -270,23 +278,19 @@ def _changes(config: BuildConfig, lock: dict[str, Any]) -> list[str]:
     return changed
 
 
+def _shard_changes(out: Path, manifest: pa.Table) -> list[str]:
+    """What becomes of the shards that the old plan has; nothing where its manifest cannot be read."""
+    columns = [name for name in schema.MANIFEST.names if name != "rows"]
+    try:
+        old = read_table(out / MANIFEST_FILE, schema.MANIFEST, columns)
+    except FeedError:
+        return []
+    return shard_changes(old, manifest).lines()
+
+
 def _is_unfinished(name: str) -> bool:
     """Whether ``name`` is that of a temporary file of ours."""
     return name.startswith(".") and name.endswith(".partial")
-
-
-def _write_lists(out: Path, plan: _Plan) -> None:
-    # The lock first: whatever a kill leaves behind is then known as a build, and the next run writes the rest again.
-    _write_lock(out, plan.lock)
-    write_table(out / "manifest.parquet", plan.manifest, schema.MANIFEST)
-    write_table(out / "excluded.parquet", plan.excluded, schema.EXCLUDED)
-    write_table(out / HELD_OUT_FILE, plan.held_out, schema.HELD_OUT)
-    planned = {f"{v['name']}.json" for v in plan.view_documents}
-    for document in plan.view_documents:
-        atomic.write_json(out / "views" / f"{document['name']}.json", document)
-    for stale in (p for p in (out / "views").glob("*.json") if p.name not in planned):
-        stale.unlink()
-    _write_audit(out, plan.audit)
 
 
 def _write_lock(out: Path, lock: dict[str, Any]) -> None:
@@ -308,15 +312,16 @@ def _outcomes_so_far(out: Path) -> dict[str, dict[str, int]]:
         return {}
 
 
-def _make_shards(config: BuildConfig, plan: _Plan, folders: LocalFolders, progress: Progress) -> MadeShards:
+def _make_shards(config: BuildConfig, plan: ListPlan, folders: LocalFolders, progress: Progress) -> MadeShards:
     out = config.out
     atomic.write_json(out / LOCK_FILE, {**plan.lock, "ffmpeg": ffmpeg_build()})
     shards = make_shards(
         ShardStage(
             out=out,
             manifest=plan.manifest,
+            labels=plan.lists.labels,
             folders=folders,
-            rivals=plan.rivals,
+            rivals=_rivals(plan.lists.catalog),
             encode=config.encode,
             plan_digest=plan.lock["digests"]["plan"],
             workers=config.workers,

@@ -13,6 +13,9 @@ from pathlib import Path
 
 from k710.errors import UsageError
 
+GUARD_FILE = ".build-guard"
+"""What the writer of a build holds."""
+
 
 @contextmanager
 def only_writer(guard: Path, refusal: str) -> Iterator[None]:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from k710.tables import named_schema
 
-LOCK = "k710.lock/1"
+LOCK = "k710.lock/2"
 """Name and version of ``k710.lock.json``."""
 
 ROW_FIELDS: list[pa.Field[Any]] = [
@@ -35,11 +35,12 @@ CATALOG = named_schema(
 
 EXCLUDED = named_schema(
     "excluded",
-    1,
+    2,
     [
         pa.field("view", pa.string(), nullable=False),
-        *ROW_FIELDS,
-        pa.field("key", pa.string(), nullable=False),
+        # What a row says of itself; of a bad row, what could be read.
+        *(field.with_nullable(field.name not in ("release", "split")) for field in ROW_FIELDS),
+        pa.field("key", pa.string()),
         pa.field("reason", pa.string(), nullable=False),
         pa.field("by_release", pa.string()),  # the row that holds it out, or that won
         pa.field("by_split", pa.string()),
@@ -114,3 +115,25 @@ LINEAGE = named_schema(
     [pa.field("view", pa.string(), nullable=False), pa.field("id_hash", pa.uint64(), nullable=False)],
 )
 """The videos that a model's weights have seen, by the view they came in."""
+
+_SIDE_FIELDS: list[tuple[str, pa.DataType]] = [
+    ("start_s", pa.float64()),
+    ("end_s", pa.float64()),
+    ("label", pa.string()),
+    ("class", pa.int16()),  # canonical; null: none, or a name that the class table does not know
+]
+
+LEAKS = named_schema(
+    "leaks",
+    1,
+    [
+        pa.field("level", pa.string(), nullable=False),  # `same_video`; `same_bytes` and `near_duplicate` need clips
+        pa.field("kind", pa.string(), nullable=False),  # train_eval, own_train_eval, eval_eval, train_train
+        *(pa.field(f"{side}_{what}", pa.string(), nullable=False) for side in "ab" for what in ("release", "split")),
+        pa.field("id", pa.string(), nullable=False),
+        *(pa.field(f"{side}_{what}", kind) for side in "ab" for what, kind in _SIDE_FIELDS),
+        pa.field("overlap_s", pa.float64()),  # 0: disjoint; null: a list has no times
+        pa.field("class_differs", pa.bool_()),  # null: a row has no class to compare
+    ],
+)
+"""Each pair of rows of two lists that name one video; of a training and a held-out list, ``a`` is the training list."""

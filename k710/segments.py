@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 ID_KINDS = {"youtube": b"yt:", "opaque": b"id:"}
@@ -58,4 +59,15 @@ def safe_id(video_id: str) -> str:
 
 def id_hash(video_id: str, kind: str = "youtube") -> int:
     """Unsigned 64-bit hash under which id sets are compared, stored in checkpoints and published."""
-    return int.from_bytes(hashlib.blake2b(ID_KINDS[kind] + video_id.encode(), digest_size=8).digest(), "big")
+    return int.from_bytes(id_digests([video_id], kind), "big")
+
+
+def id_digests(video_ids: Iterable[str], kind: str = "youtube") -> bytes:
+    """The ``id_hash`` of many videos, 8 bytes each, big-endian, one after the other."""
+    prefix = ID_KINDS[kind]
+    return b"".join([hashlib.blake2b(prefix + i.encode(), digest_size=8).digest() for i in video_ids])
+
+
+def trie_digests(video_ids: Iterable[str]) -> bytes:
+    """The paths of videos in the trie of shards: the first 8 bytes of sha256 of each id, one after the other."""
+    return b"".join([hashlib.sha256(i.encode()).digest()[:8] for i in video_ids])

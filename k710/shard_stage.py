@@ -19,7 +19,7 @@ from k710.clips.media import EncodeConfig
 from k710.clips.sources.local import Candidate, LocalFolders, Wanted
 from k710.config import to_mapping
 from k710.errors import SourceError
-from k710.labels import load_labels
+from k710.labels import LabelMap
 from k710.lists.manifest import digest
 from k710.segments import Segment
 from k710.shards.executors import EXECUTORS
@@ -41,6 +41,8 @@ class ShardStage:
     """Folder of the build."""
     manifest: pa.Table
     """The planned clips."""
+    labels: LabelMap
+    """The class table."""
     folders: LocalFolders
     """Where videos may be."""
     rivals: Mapping[str, Sequence[Wanted]]
@@ -74,7 +76,7 @@ def make_shards(stage: ShardStage, progress: Progress) -> MadeShards:
         SourceError: no clip has a video, or a worker died.
     """
     with Ledger(stage.out / LEDGER_FILE, digest(to_mapping(stage.encode))) as ledger:
-        packing = Packing(stage.out, stage.manifest, load_labels(), ledger.outcomes)
+        packing = Packing(stage.out, stage.manifest, stage.labels, ledger.outcomes)
         made = _make_and_pack(stage, ledger, packing, progress)
         packing.restamp(stage.plan_digest)
         packing.sweep(keep_clips=stage.keep_clips)
@@ -116,7 +118,7 @@ def _jobs(stage: ShardStage, ledger: Ledger, packing: Packing) -> list[ClipJob]:
     """The clips that are still to be made, in order of leaf; those without any file get their outcome at once."""
     wanted = _wanted(stage.manifest)
     matches = dict(zip(packing.clips, stage.folders.candidates(list(wanted.values()), stage.rivals), strict=True))
-    if not any(matches.values()) and not any(o.status == OK for o in ledger.outcomes.values()):
+    if matches and not any(matches.values()) and not any(o.status == OK for o in ledger.outcomes.values()):
         raise SourceError(
             f"none of the {len(matches):,} planned clips has a video in {', '.join(stage.folders.names)}",
             hint="files are found by name: the 11-character id, then _{start:06d}_{end:06d} if they are trimmed",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from k710 import atomic
@@ -13,6 +16,15 @@ from k710.errors import FeedError
 
 NAME_KEY = b"k710.schema"
 VERSION_KEY = b"k710.schema_version"
+
+
+compute: Any = pyarrow.compute
+"""Arrow's functions on columns; their stubs do not know that scalars, arrays and numbers may be mixed."""
+
+
+def picked(values: pa.Array[Any], positions: npt.NDArray[Any]) -> pa.Array[Any]:
+    """The values at ``positions``; null where a position is negative."""
+    return values.take(pa.array(positions, mask=positions < 0, type=pa.int64()))
 
 
 def named_schema(name: str, version: int, fields: list[pa.Field[Any]]) -> pa.Schema:
@@ -24,6 +36,13 @@ def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
     """Replace ``path`` with ``table`` in the form of ``schema``; equal tables give equal bytes."""
     with atomic.replacing(path) as partial:
         pq.write_table(table.cast(schema).replace_schema_metadata(schema.metadata), partial, compression="zstd")
+
+
+def table_bytes(table: pa.Table, schema: pa.Schema) -> bytes:
+    """What ``write_table`` writes."""
+    buffer = io.BytesIO()
+    pq.write_table(table.cast(schema).replace_schema_metadata(schema.metadata), buffer, compression="zstd")
+    return buffer.getvalue()
 
 
 def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:

@@ -20,7 +20,7 @@ from torch import Tensor
 from k710 import atomic
 from k710.config import from_mapping, to_mapping, with_overrides
 from k710.errors import FeedError, UsageError
-from k710.labels import LabelMap, load_labels
+from k710.labels import LabelMap
 from k710.shards.index import ShardIndex, View
 from uniformerv2 import UniFormerV2, UniFormerV2Config
 from uniformerv2.config import HeadSettings
@@ -170,7 +170,8 @@ def _require_writable(path: Path) -> None:
 
 def _exam(config: EvaluateConfig) -> _Exam:
     settings = from_mapping(EvaluateSettings, with_overrides({}, config.overrides), where="--set")
-    labels, source, index = load_labels(), read_source(config.source), ShardIndex(config.data)
+    source, index = read_source(config.source), ShardIndex(config.data)
+    labels = index.labels
     view = index.view(config.view)
     if not (view.classes >= 0).any():
         raise UsageError(f"view {view.name} has no classes: it can be predicted, not scored")

@@ -96,10 +96,10 @@ def finetune(config: FinetuneConfig, *, on_progress: OnProgress = silent) -> Run
 
 
 def _finetune_on_rank(config: FinetuneConfig, ranks: Ranks, on_progress: OnProgress) -> RunSummary:
-    labels = load_labels()
     source = read_source(config.source)
     recipe = _recipe(config, source.config)
     index = _index(config, needed=recipe.optim.epochs > 0)
+    labels = load_labels() if index is None else index.labels
     releases = _releases(index, config.target) if index is not None else ()
     view = None
     if index is not None and recipe.optim.epochs:

@@ -11,7 +11,7 @@ from typing import Any
 
 from k710.config import with_overrides
 from k710.errors import CheckpointError, UsageError
-from k710.labels import LabelMap, load_labels
+from k710.labels import LabelMap
 from k710.shards.index import ShardIndex
 from uniformerv2 import UniFormerV2, UniFormerV2Config
 from uniformerv2.config import Recipe, read_recipe, resolve_recipe
@@ -105,11 +105,15 @@ def pretrain(
 
 
 def _recipe(config: PretrainConfig) -> Recipe:
-    recipe = resolve_recipe(read_recipe(config.recipe), config.overrides, where=config.recipe)
-    num_classes = len(load_labels().rows)
-    if recipe.model.num_classes != num_classes:
-        raise UsageError(f"model.num_classes must be {num_classes} to pre-train, got {recipe.model.num_classes}")
-    return recipe
+    return resolve_recipe(read_recipe(config.recipe), config.overrides, where=config.recipe)
+
+
+def _require_classes(recipe: Recipe, labels: LabelMap) -> None:
+    if recipe.model.num_classes != labels.num_classes:
+        raise UsageError(
+            f"model.num_classes must be {labels.num_classes} to pre-train, got {recipe.model.num_classes}",
+            hint=f"--set model.num_classes={labels.num_classes}: the build's class table has as many",
+        )
 
 
 def _named_settings(config: PretrainConfig) -> frozenset[str]:
@@ -118,8 +122,9 @@ def _named_settings(config: PretrainConfig) -> frozenset[str]:
 
 
 def _pretrain_on_rank(config: PretrainConfig, on_loaded: OnLoaded, ranks: Ranks, on_progress: OnProgress) -> RunSummary:
-    labels = load_labels()
     index = ShardIndex(config.data)
+    labels = index.labels
+    _require_classes(_recipe(config), labels)
     start = _start(_recipe(config), _named_settings(config), config.init, labels)
     if start.report is not None and ranks.rank == 0:
         on_loaded(start.report)

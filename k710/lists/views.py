@@ -7,40 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-import pandas as pd
+import numpy as np
+import numpy.typing as npt
 
 from k710.config import Release
 from k710.errors import UsageError
-from k710.lists.dedupe import excluded, losers, winners
-from k710.lists.leakage import first_holders, in_lists
+from k710.lists.catalog import SPLIT_ORDER, Catalog, Ints, ListName, Mask
+from k710.lists.dedupe import LeftOut, first_holders, in_conflict, preference, winners
+from k710.lists.policy import Policy
+from k710.lists.selection import drawn, selected
 
 MERGED = "k710"
 MERGED_SPLITS = ("train", "val", "test")
-Leaks = Literal["drop-train", "drop-eval", "report"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Policy:
-    """What happens to videos that stand in a training list and in a held-out one."""
-
-    protect: tuple[str, ...] = ("val", "test")
-    """Kinds of held-out lists whose videos leave ``k710-train``; holdout counts as test."""
-    leaks: Leaks = "drop-train"
-    """Which side gives way: ``drop-train``, ``drop-eval`` (``k710-val`` loses them), or nobody (``report``)."""
-
-    def __post_init__(self) -> None:
-        for word in self.protect:
-            if word not in ("val", "test"):
-                raise ValueError(f"protect must be val, test, both or none, got {word!r}")
-        # One spelling, or the same policy in another order would count as another build.
-        object.__setattr__(self, "protect", tuple(word for word in ("val", "test") if word in self.protect))
-
-    @property
-    def protected_splits(self) -> tuple[str, ...]:
-        """The splits that ``protect`` stands for."""
-        return tuple(s for s in ("val", "test", "holdout") if ("test" if s == "holdout" else s) in self.protect)
+HELD_OUT_SPLITS = SPLIT_ORDER[1:]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,17 +39,38 @@ class ViewSpec:
         """``k710-train``, ``k400-val``, ..."""
         return f"{self.release}-{self.split}"
 
+    @property
+    def is_merged(self) -> bool:
+        """Whether it draws on every release."""
+        return self.release == MERGED
+
+    def draws_on(self, release: str, split: str) -> bool:
+        """Whether a list is one of the view's sources."""
+        if not self.is_merged:
+            return (release, split) == (self.release, self.split)
+        return split == self.split or (self.split, split) == ("test", "holdout")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuiltView:
-    """A view and its rest."""
+    """A view and its rest, as rows of the catalog."""
 
     spec: ViewSpec
     """Which view."""
-    members: pd.DataFrame
-    """Catalog rows that are in it, one per clip."""
-    excluded: pd.DataFrame
-    """Source rows that are not, each with one reason."""
+    members: Ints
+    """The rows that are in it, one per clip, ascending."""
+    rows: Ints
+    """The rows of its source lists that are not, ascending."""
+    reasons: npt.NDArray[np.int8]
+    """Per row that is not: position of its reason in ``dedupe.REASONS``."""
+    by: Ints
+    """Per row that is not: the row that holds it out or that won; -1: none."""
+
+    def class_differs(self, catalog: Catalog) -> Mask:
+        """Per row that is not in the view: whether its class is known and not that of the row that decided."""
+        mine, theirs = catalog.canonical[self.rows], catalog.canonical[self.by]
+        differs: Mask = (self.by >= 0) & (mine != theirs) & (mine >= 0) & (theirs >= 0)
+        return differs
 
 
 def choose_views(words: Sequence[str], releases: Sequence[Release], lists: Sequence[tuple[str, str]]) -> list[ViewSpec]:
@@ -90,64 +91,71 @@ def choose_views(words: Sequence[str], releases: Sequence[Release], lists: Seque
     return [possible[name] for name in sorted(chosen)]
 
 
-def build_views(catalog: pd.DataFrame, specs: Sequence[ViewSpec], policy: Policy) -> list[BuiltView]:
+def build_views(catalog: Catalog, specs: Sequence[ViewSpec], policy: Policy) -> list[BuiltView]:
     """Each view by the rules of its kind."""
-    merged = _Merged(catalog, policy)
-    return [merged.view(spec) if spec.release == MERGED else _release_view(catalog, spec) for spec in specs]
+    views = _Views(catalog, policy)
+    return [views.built(spec) for spec in specs]
 
 
-class _Merged:
-    """The ``k710-*`` views, each of which may depend on another."""
+class _Views:
+    """The views of one catalog; the merged ones depend on each other."""
 
-    def __init__(self, catalog: pd.DataFrame, policy: Policy) -> None:
+    def __init__(self, catalog: Catalog, policy: Policy) -> None:
         self._catalog = catalog
         self._policy = policy
-        self._built: dict[str, BuiltView] = {}
+        self._video = catalog.video
+        self._selected = selected(catalog, policy.selection)
+        self._preference = preference(catalog, policy.ranking(_releases(catalog.lists)))
+        self._kept: dict[str, tuple[Ints, LeftOut]] = {}
 
-    def view(self, spec: ViewSpec) -> BuiltView:
-        if spec.split not in self._built:
-            make = {"train": self._train, "val": self._val, "test": self._test}[spec.split]
-            self._built[spec.split] = make(spec)
-        return self._built[spec.split]
+    def built(self, spec: ViewSpec) -> BuiltView:
+        """One view; of each class only as many clips as the selection draws."""
+        kept, left = self._one_per_unit(spec)
+        taken = drawn(self._catalog, kept, self._policy.selection)
+        rows, reasons, by = left.without(kept[~taken]).sorted()
+        return BuiltView(spec=spec, members=kept[taken], rows=rows, reasons=reasons, by=by)
 
-    def _other(self, split: str) -> pd.DataFrame:
-        return self.view(ViewSpec(release=MERGED, split=split, taxonomy=MERGED)).members
+    def _one_per_unit(self, spec: ViewSpec) -> tuple[Ints, LeftOut]:
+        """The rows that are kept, ascending, and the rest, before any draw."""
+        if spec.name not in self._kept:
+            left = LeftOut()
+            sources = np.array([spec.draws_on(n.release, n.split) for n in self._catalog.lists], dtype=bool)
+            rows = np.flatnonzero(sources[self._catalog.list_code])
+            rows = left.keep(rows, self._selected[rows], "not_selected")
+            for reason, holders in self._holders(spec):
+                rows = left.unless(rows, holders[self._video[rows]], reason)
+            unit = self._video if spec.is_merged and self._policy.unit == "video" else self._catalog.clip
+            if spec.is_merged and self._policy.conflicts == "drop":
+                rows = left.keep(rows, ~in_conflict(unit[rows], self._catalog.canonical[rows]), "label_conflict")
+            best = winners(rows, unit, self._preference)
+            self._kept[spec.name] = rows[best == rows], left.losers(rows, best, self._catalog.clip)
+        return self._kept[spec.name]
 
-    def _train(self, spec: ViewSpec) -> BuiltView:
-        rows = self._catalog[self._catalog["split"] == "train"]
-        drop = self._policy.leaks == "drop-train"
-        protected = self._catalog["split"].isin(self._policy.protected_splits if drop else ())
-        return _one_clip_per_video(spec, rows, first_holders(self._catalog[protected]), "held_out")
+    def _holders(self, spec: ViewSpec) -> list[tuple[str, Ints]]:
+        """The reasons for which a video may leave the view, and for each the row per video that is named; -1: stays."""
+        lists = self._catalog.lists
+        if not spec.is_merged:
+            own = [n.release == spec.release and n.is_held_out and spec.split == "train" for n in lists]
+            return [("held_out", first_holders(self._catalog, own))]
+        if spec.split == "train":
+            drop = self._policy.protected_splits if self._policy.leaks == "drop-train" else ()
+            return [("held_out", first_holders(self._catalog, [n.split in drop for n in lists]))]
+        if spec.split == "val":
+            return [("in_train", self._rows_of("train"))] if self._policy.leaks == "drop-eval" else []
+        in_val = self._rows_of("val") >= 0
+        held = first_holders(self._catalog, [n.split == "val" for n in lists])
+        return [("held_out", np.where(in_val, held, -1))]
 
-    def _val(self, spec: ViewSpec) -> BuiltView:
-        rows = self._catalog[self._catalog["split"] == "val"]
-        seen = self._other("train") if self._policy.leaks == "drop-eval" else rows.iloc[:0]
-        return _one_clip_per_video(spec, rows, seen.set_index("video"), "in_train")
-
-    def _test(self, spec: ViewSpec) -> BuiltView:
-        rows = self._catalog[self._catalog["split"].isin(["test", "holdout"])]
-        in_val = self._catalog["video"].isin(self._other("val")["video"]) & (self._catalog["split"] == "val")
-        return _one_clip_per_video(spec, rows, first_holders(self._catalog[in_val]), "held_out")
-
-
-def _one_clip_per_video(spec: ViewSpec, rows: pd.DataFrame, holders: pd.DataFrame, reason: str) -> BuiltView:
-    held, left = _split_off(rows, holders, reason)
-    kept = winners(left, "video")
-    return BuiltView(spec=spec, members=kept, excluded=pd.concat([held, losers(left, kept, "video")]))
-
-
-def _release_view(catalog: pd.DataFrame, spec: ViewSpec) -> BuiltView:
-    rows = in_lists(catalog, [(spec.release, spec.split)])
-    own = [(spec.release, s) for s in ("val", "test", "holdout")] if spec.split == "train" else []
-    held, left = _split_off(rows, first_holders(in_lists(catalog, own)), "held_out")
-    kept = winners(left, "clip")
-    return BuiltView(spec=spec, members=kept, excluded=pd.concat([held, losers(left, kept, "clip")]))
+    def _rows_of(self, split: str) -> Ints:
+        """For each video the first of its rows that is kept in a merged view; -1: none."""
+        kept, _ = self._one_per_unit(ViewSpec(release=MERGED, split=split, taxonomy=MERGED))
+        rows = np.full(self._catalog.num_videos, -1, dtype=np.int64)
+        rows[self._video[kept[::-1]]] = kept[::-1]
+        return rows
 
 
-def _split_off(rows: pd.DataFrame, holders: pd.DataFrame, reason: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    away = rows["video"].isin(holders.index)
-    gone = rows[away]
-    return excluded(gone, reason, holders.loc[gone["video"]]), rows[~away]
+def _releases(lists: Sequence[ListName]) -> list[str]:
+    return list(dict.fromkeys(name.release for name in lists))
 
 
 def _possible(releases: Sequence[Release], lists: Sequence[tuple[str, str]]) -> list[ViewSpec]:

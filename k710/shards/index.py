@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +14,14 @@ import numpy.typing as npt
 
 from k710 import schema
 from k710.errors import FeedError, UsageError
+from k710.labels import LabelMap, load_labels, parse_labels
 from k710.store import Store
 from k710.tables import table_from_bytes
 
 LOCK_FILE = "k710.lock.json"
 INDEX_FILE = "shards.parquet"
 HELD_OUT_FILE = "held_out.parquet"
+CLASSES_FILE = "classes.csv"
 
 _COLUMNS = [
     "key",
@@ -91,6 +94,25 @@ class ShardIndex:
             raise FeedError(f"{root}: the build has no shards yet", hint="run `k710 build` with --videos to make them")
         url = self.store.url(INDEX_FILE)
         self._table = table_from_bytes(self.store.read(INDEX_FILE), schema.SHARDS, _COLUMNS, where=url)
+
+    @functools.cached_property
+    def labels(self) -> LabelMap:
+        """The class table that the build was made with: the packaged one, or the user's that lies in the build.
+
+        Raises:
+            FeedError: the build was made with another table than this version has, and does not hold it.
+        """
+        packaged, wanted = load_labels(), self.lock["class_table"]
+        if wanted == packaged.digest:
+            return packaged
+        if self.store.exists(CLASSES_FILE):
+            own = parse_labels(self.store.read(CLASSES_FILE), where=self.store.url(CLASSES_FILE))
+            if own.digest == wanted:
+                return own
+        raise FeedError(
+            f"{self.store.root}: the class table that it was built with is not there",
+            hint=f"restore {CLASSES_FILE} in it, or build it again",
+        )
 
     @property
     def view_names(self) -> list[str]:

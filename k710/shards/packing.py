@@ -19,7 +19,7 @@ from k710 import atomic, schema
 from k710.clips.make import OK, ClipOutcome
 from k710.errors import FeedError
 from k710.labels import TAXONOMIES, LabelMap
-from k710.shards.plan import SHARDS_FOLDER
+from k710.shards.plan import ROOT, SHARDS_FOLDER
 from k710.shards.write import (
     Extent,
     Member,
@@ -49,7 +49,9 @@ class Packing:
         for key, clip in self.clips.items():
             self.leaves.setdefault(clip["leaf"], []).append(key)
         self._store = Store(out)
-        self._in_shards: dict[str, tuple[str, Extent]] | None = None
+        self._walked: dict[Path, dict[str, Extent]] = {}
+        self._near: dict[str, list[Path]] = {}
+        self._anywhere: dict[str, Path] | None = None
 
     def cached(self, key: str) -> Path:
         """Where the mp4 of a clip waits to be packed."""
@@ -73,6 +75,11 @@ class Packing:
             return False
         return hashlib.sha256(data).hexdigest() == self._outcomes[key].sha256
 
+    def is_ready(self, leaf: str) -> bool:
+        """Whether every clip of a leaf has an outcome, and bytes where it should."""
+        outcomes = [self._outcomes.get(key) for key in self.leaves[leaf]]
+        return all(o is not None and (o.status != OK or self.has_bytes(o.key)) for o in outcomes)
+
     def members(self, leaf: str) -> list[Member]:
         """The clips of a leaf that have bytes, in order of key."""
         return [self._member(key) for key in sorted(self.leaves[leaf]) if self._outcomes[key].status == OK]
@@ -80,9 +87,17 @@ class Packing:
     def rescue(self, leaves: Iterable[str]) -> None:
         """Copy to the cache each clip that would lose its bytes when these leaves are written anew."""
         for leaf in leaves:
-            for key, extent in scan_tar(self._out / leaf) if (self._out / leaf).exists() else ():
-                if key in self.clips and self.clips[key]["leaf"] != leaf and not self.cached(key).exists():
-                    atomic.write_bytes(self.cached(key), self._store.read_range(leaf, extent.offset, extent.size_bytes))
+            for key, extent in self._contents(self._out / leaf).items():
+                if key in self.clips and self.clips[key]["leaf"] != leaf:
+                    self._to_cache(key, leaf, extent)
+
+    def dissolve(self, shard: str) -> None:
+        """Remove a shard, planned or not; its clips that are planned wait in the cache to be packed."""
+        path = self._out / shard
+        for key, extent in self._contents(path).items():
+            if key in self.clips:
+                self._to_cache(key, shard, extent)
+        self._remove(path)
 
     def pack(self, leaf: str, plan_digest: str, *, keep_clips: bool) -> None:
         """Write the shard of a leaf and drop its cache entries; a leaf without bytes has no shard."""
@@ -90,9 +105,9 @@ class Packing:
         path = self._out / leaf
         if members:
             write_shard(path, members, self._read_mp4, {"plan": plan_digest})
+            self._walked.pop(path, None)
         else:
-            marker_path(path).unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+            self._remove(path)
         if not keep_clips:
             for member in members:
                 self.cached(member.key).unlink(missing_ok=True)
@@ -106,19 +121,22 @@ class Packing:
 
     def sweep(self, *, keep_clips: bool) -> int:
         """Remove shards that are no longer planned, the cache and what killed writes left; returns how many shards."""
-        for pattern in (".*.partial", "views/.*.partial", f"{SHARDS_FOLDER}/*/.*.partial"):
-            for partial in list(self._out.glob(pattern)):
-                partial.unlink()
-        stale = [p for p in shard_files(self._out / SHARDS_FOLDER) if str(p.relative_to(self._out)) not in self.leaves]
-        for path in stale:
-            marker_path(path).unlink(missing_ok=True)
-            path.unlink()
-        for folder in {p.parent for p in stale}:
-            if not any(folder.iterdir()):
-                folder.rmdir()
+        remove_unfinished(self._out)
+        stale = self.stale()
+        for shard in stale:
+            self._remove(self._out / shard)
         if not keep_clips:
             shutil.rmtree(self._out / CACHE_FOLDER, ignore_errors=True)
         return len(stale)
+
+    def stale(self) -> list[str]:
+        """Shards on the disk that are not planned."""
+        found = (os.path.relpath(path, self._out) for path in shard_files(self._out / SHARDS_FOLDER))
+        return [shard for shard in found if shard not in self.leaves]
+
+    def keys_in(self, shard: str) -> set[str]:
+        """Keys of the clips whose bytes are in a shard on the disk."""
+        return set(self._contents(self._out / shard))
 
     def index(self) -> pa.Table:
         """One row per planned clip: where its bytes are, or why it has none."""
@@ -164,18 +182,50 @@ class Packing:
         cached = self.cached(key)
         if cached.exists():
             return cached.read_bytes()
-        shard, extent = self._shard_contents()[key]
+        shard, extent = self._place(key)
         return self._store.read_range(shard, extent.offset, extent.size_bytes)
 
-    def _shard_contents(self) -> dict[str, tuple[str, Extent]]:
+    def _to_cache(self, key: str, shard: str, extent: Extent) -> None:
+        if not self.cached(key).exists():
+            atomic.write_bytes(self.cached(key), self._store.read_range(shard, extent.offset, extent.size_bytes))
+
+    def _remove(self, path: Path) -> None:
+        marker_path(path).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        self._walked.pop(path, None)
+        if path.parent.is_dir() and not any(path.parent.iterdir()):
+            path.parent.rmdir()
+
+    def _place(self, key: str) -> tuple[str, Extent]:
+        """The shard that holds the mp4 of a clip, and where; a ``KeyError`` when none does."""
+        for path in self._relatives(self.clips[key]["leaf"]):
+            if key in self._contents(path):
+                return os.path.relpath(path, self._out), self._contents(path)[key]
+        if self._anywhere is None:
+            self._anywhere = {k: p for p in shard_files(self._out / SHARDS_FOLDER) for k in self._contents(p)}
+        path = self._anywhere[key]
+        return os.path.relpath(path, self._out), self._contents(path)[key]
+
+    def _relatives(self, leaf: str) -> list[Path]:
+        """The shards that most clips of a leaf are in: itself, those it is split from, and those it is merged of."""
+        if leaf not in self._near:
+            own = self._out / leaf
+            others = (p for p in sorted(own.parent.glob("t-*.tar")) if p != own and _are_related(p, own))
+            self._near[leaf] = [own, *others]
+        return self._near[leaf]
+
+    def _contents(self, path: Path) -> dict[str, Extent]:
         # Walked once, and only when something is to be packed anew: a finished build needs none of it.
-        if self._in_shards is None:
-            self._in_shards = {
-                key: (os.path.relpath(path, self._out), extent)
-                for path in shard_files(self._out / SHARDS_FOLDER)
-                for key, extent in scan_tar(path)
-            }
-        return self._in_shards
+        if path not in self._walked:
+            self._walked[path] = dict(scan_tar(path))
+        return self._walked[path]
+
+
+def remove_unfinished(out: Path) -> None:
+    """Remove the temporary files that killed writes left in the build at ``out``."""
+    for folder in (".", "views", f"{SHARDS_FOLDER}/*", f"{CACHE_FOLDER}/*"):
+        for partial in list(out.glob(f"{folder}/.*.partial")):
+            partial.unlink()
 
 
 def leaves_of(packing: Packing, keys: Sequence[str]) -> dict[str, int]:
@@ -185,3 +235,9 @@ def leaves_of(packing: Packing, keys: Sequence[str]) -> dict[str, int]:
         leaf = packing.clips[key]["leaf"]
         waiting[leaf] = waiting.get(leaf, 0) + 1
     return waiting
+
+
+def _are_related(a: Path, b: Path) -> bool:
+    """Whether one of two leaves of a trie lies above the other."""
+    first, second = ("" if p.stem == f"t-{ROOT}" else p.stem.removeprefix("t-") for p in (a, b))
+    return first.startswith(second) or second.startswith(first)

@@ -5,7 +5,6 @@ A clip added or removed changes its own leaf (or splits or merges it); every oth
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -25,24 +24,29 @@ def leaf_name(group: str, bits: str) -> str:
     return f"{SHARDS_FOLDER}/{group}/t-{bits or ROOT}.tar"
 
 
-def assign_leaves(ids: Sequence[str], groups: Sequence[str], clips_per_shard: int) -> list[str]:
-    """The planned shard of each clip, at most ``clips_per_shard`` clips in one.
+def assign_leaves(
+    hashes: npt.NDArray[np.uint64], groups: npt.NDArray[np.int64], names: Sequence[str], clips_per_shard: int
+) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """The planned shards, at most ``clips_per_shard`` clips in one, and the position of each clip's among them.
 
     The clips of one video share a leaf; only a video with more clips than that makes a larger one.
+
+    Args:
+        hashes: ``segments.trie_digests`` of each clip's video.
+        groups: which of ``names`` each clip is in.
+        names: folder of each group, as ``group_name`` makes it.
+        clips_per_shard: most clips in one shard.
     """
-    hashes = {i: _hash(i) for i in set(ids)}
-    values = np.array([hashes[i] for i in ids], dtype=np.uint64)
-    by_group: dict[str, list[int]] = {}
-    for position, group in enumerate(groups):
-        by_group.setdefault(group, []).append(position)
-    leaves = [""] * len(ids)
-    for group, members in by_group.items():
-        positions = np.array(members)[np.argsort(values[members], kind="stable")]
-        for low, high, bits in _leaves(values[positions], 0, len(positions), "", clips_per_shard):
-            name = leaf_name(group, bits)
-            for position in positions[low:high]:
-                leaves[position] = name
-    return leaves
+    leaves: list[str] = []
+    leaf = np.empty(len(hashes), dtype=np.int64)
+    order = np.lexsort((hashes, groups))
+    bounds = np.searchsorted(groups[order], np.arange(len(names) + 1))
+    for group, name in enumerate(names):
+        positions = order[bounds[group] : bounds[group + 1]]
+        for low, high, bits in _leaves(hashes[positions], 0, len(positions), "", clips_per_shard):
+            leaf[positions[low:high]] = len(leaves)
+            leaves.append(leaf_name(name, bits))
+    return leaves, leaf
 
 
 def _leaves(
@@ -58,7 +62,3 @@ def _leaves(
     middle = low + int(np.searchsorted(values[low:high], np.uint64(boundary)))
     yield from _leaves(values, low, middle, bits + "0", limit)
     yield from _leaves(values, middle, high, bits + "1", limit)
-
-
-def _hash(video_id: str) -> int:
-    return int.from_bytes(hashlib.sha256(video_id.encode()).digest()[:8], "big")

@@ -7,18 +7,22 @@ import random
 from collections import Counter
 from typing import Any
 
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from list_cases import catalog_of, framed
 
+from k710 import schema
 from k710.config import load_releases
 from k710.labels import load_labels
-from k710.lists.catalog import build_catalog
 from k710.lists.clips import plan_clips, view_digest
-from k710.lists.manifest import digest, excluded_table, lock_document, parquet_bytes, view_document
-from k710.lists.views import Policy, build_views, choose_views
+from k710.lists.leakage import leak_table
+from k710.lists.manifest import digest, excluded_table, held_out_table, lock_document, view_documents
+from k710.lists.policy import Policy, Selection
+from k710.lists.rows import BAD_ROWS
+from k710.lists.views import build_views, choose_views
 from k710.report.audit import audit_document
+from k710.tables import table_bytes
 
 LISTS = (
     "k400:train",
@@ -48,11 +52,28 @@ def catalogs(draw: Any) -> list[tuple[Any, ...]]:
     return [(r[0], r[1], r[2], None) if r[0] in ("k600:holdout", "k700:test") else r for r in rows]
 
 
+protections: dict[str, Any] = {
+    "protect": st.sampled_from([(), ("val",), ("test",), ("val", "test")]),
+    "leaks": st.sampled_from(["drop-train", "drop-eval", "report"]),
+}
 policies = st.builds(
     Policy,
-    protect=st.sampled_from([(), ("val",), ("test",), ("val", "test")]),
-    leaks=st.sampled_from(["drop-train", "drop-eval", "report"]),
+    **protections,
+    unit=st.sampled_from(["video", "segment"]),
+    prefer=st.sampled_from([("newest",), ("oldest",)]),
+    conflicts=st.sampled_from(["keep", "drop"]),
+    selection=st.builds(
+        Selection,
+        classes=st.sampled_from([(), (0,), (0, 399)]),
+        exclude_classes=st.sampled_from([(), (0,)]),
+        exclude_ids=st.sampled_from([(), ("aaaaaaaaaaa",)]),
+        per_class=st.sampled_from([None, 1, 2]),
+        seed=st.integers(0, 2),
+    ),
 )
+"""Every kind of policy."""
+whole = st.builds(Policy, **protections)
+"""Policies that take every row, in units of videos."""
 
 
 def possible_views(rows: list[tuple[Any, ...]]) -> list[str]:
@@ -86,11 +107,44 @@ def test_every_row_of_every_view_is_in_it_or_excluded_once(plan: Any, rows: Any,
         )
         assert accounted == source_of(name, rows)
         assert not view.members["key"].duplicated().any()
-        if name.startswith("k710-"):
+        if name.startswith("k710-") and policy.unit == "video":
             assert not view.members["id"].duplicated().any()
 
 
 @given(rows=catalogs(), policy=policies)
+@settings(max_examples=15, deadline=None)
+def test_no_protected_video_reaches_training_whatever_else_is_asked_for(plan: Any, rows: Any, policy: Policy) -> None:
+    planned = plan(rows, *possible_views(rows), policy=policy)
+    splits = policy.protected_splits if policy.leaks == "drop-train" else ()
+    for name, view in planned.views.items():
+        release = name.removesuffix("-train")
+        if name.endswith("-train"):
+            held = {
+                r[1]
+                for r in rows
+                if (r[0].split(":")[1] in splits and release == "k710")
+                or (r[0].split(":")[0] == release and not r[0].endswith(":train"))
+            }
+            assert held.isdisjoint(view.members["id"])
+
+
+@given(rows=catalogs(), policy=policies)
+@settings(max_examples=15, deadline=None)
+def test_what_was_deduplicated_stays_as_it_is_when_it_is_deduplicated_again(
+    plan: Any, rows: Any, policy: Policy
+) -> None:
+    if "k710-train" not in (planned := plan(rows, *possible_views(rows), policy=policy)).views:
+        return
+    members = planned.views["k710-train"].members
+    again = [
+        (f"{m.release}:{m.split}", m.id, m.start_s, m.label) for m in members.itertuples() if isinstance(m.label, str)
+    ]
+    if len(again) == len(members) > 0:
+        # Releases that are gone cannot be preferred by name; the words newest and oldest still mean something.
+        assert plan(again, "k710-train", policy=policy).keys("k710-train") == sorted(members["key"])
+
+
+@given(rows=catalogs(), policy=whole)
 @settings(max_examples=15, deadline=None)
 def test_protected_videos_are_in_no_training_view_and_no_others_are_lost(plan: Any, rows: Any, policy: Policy) -> None:
     planned = plan(rows, *possible_views(rows), policy=policy)
@@ -105,26 +159,30 @@ def test_protected_videos_are_in_no_training_view_and_no_others_are_lost(plan: A
 def documents(lists: list[Any], words: list[str], policy: Policy) -> dict[str, Any]:
     """All that a build writes about its lists."""
     labels = load_labels()
-    catalog = build_catalog(lists)
+    catalog = catalog_of(lists)
     named = [(i.file.release.name, i.file.split) for i in lists]
     releases = [r for r in load_releases().values() if r.name in {name for name, _ in named}]
     views = build_views(catalog, choose_views(words, releases, named), policy)
     manifest = plan_clips(catalog, views, labels, 2)
-    described = [view_document(v, manifest, labels.digest, {}) for v in views]
+    described = view_documents(catalog, views, manifest, labels.digest, {})
+    left_out = excluded_table(catalog, views, BAD_ROWS.empty_table())
     lock = lock_document(
         config={"clips_per_shard": 2, "encode": {}},
         releases=releases,
         lists=sorted(lists, key=lambda i: i.file.name),
         policy=policy,
         views=described,
-        manifest_digest=digest(parquet_bytes(manifest)),
-        left_out_digest="",
+        manifest=manifest,
+        manifest_digest=digest(table_bytes(manifest, schema.MANIFEST)),
+        left_out_digest=digest(table_bytes(left_out, schema.EXCLUDED)),
         class_table=labels.digest,
     )
     return {
         "lock": lock,
         "views": described,
-        "excluded": excluded_table(views).to_csv(),
+        "excluded": left_out,
+        "held_out": held_out_table(catalog),
+        "leaks": leak_table(catalog),
         "audit": audit_document(catalog, views, policy, []),
     }
 
@@ -140,14 +198,16 @@ def test_the_order_of_rows_and_files_changes_nothing(lists_of: Any, rows: Any, p
 @given(rows=catalogs())
 @settings(max_examples=15, deadline=None)
 def test_every_clip_of_every_view_is_planned_once_with_its_class_in_that_view(lists_of: Any, rows: Any) -> None:
-    catalog = build_catalog(lists_of(rows))
+    catalog = catalog_of(lists_of(rows))
     named = sorted({tuple(r[0].split(":")) for r in rows})
     releases = [r for r in load_releases().values() if r.name in {name for name, _ in named}]
     views = build_views(catalog, choose_views(possible_views(rows), releases, named), Policy())
     clips = plan_clips(catalog, views, load_labels(), 3).to_pylist()
     assert len({c["key"] for c in clips}) == len(clips)
     planned = {(v, c["key"], k) for c in clips for v, k in zip(c["views"], c["view_classes"], strict=True)}
-    assert planned == {(v.spec.name, m.key, m.canonical) for v in views for m in v.members.itertuples()}
+    assert planned == {
+        (v.spec.name, m.key, m.canonical) for v in views for m in framed(catalog, v).members.itertuples()
+    }
     for clip in clips:
         merged = {
             k for v, k in zip(clip["views"], clip["view_classes"], strict=True) if v.startswith("k710-") and k >= 0
@@ -160,7 +220,7 @@ def test_the_digest_of_a_view_is_over_its_sorted_keys_and_classes(plan: Any) -> 
     planned = plan([("k400:train", "bbbbbbbbbbb", 3, "zumba"), ("k400:train", "aaaaaaaaaaa", 3, "abseiling")])
     lines = "aaaaaaaaaaa_000003_000013\t0\nbbbbbbbbbbb_000003_000013\t399\n"
     assert load_labels().canonical("k400", "zumba") == 399
-    assert view_digest(planned.views["k710-train"]) == hashlib.sha256(lines.encode()).hexdigest()
+    assert view_digest(planned.catalog, planned.views["k710-train"].built) == hashlib.sha256(lines.encode()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -173,7 +233,7 @@ def test_the_digest_of_a_view_is_over_its_sorted_keys_and_classes(plan: Any) -> 
 )
 def test_the_class_of_a_clip(lists_of: Any, rows: Any, expected: Any) -> None:
     labels = load_labels()
-    catalog = build_catalog(lists_of(rows))
+    catalog = catalog_of(lists_of(rows))
     named = sorted({tuple(r[0].split(":")) for r in rows})
     releases = [r for r in load_releases().values() if r.name in {name for name, _ in named}]
     views = build_views(catalog, choose_views(possible_views(rows), releases, named), Policy())
@@ -183,7 +243,7 @@ def test_the_class_of_a_clip(lists_of: Any, rows: Any, expected: Any) -> None:
 
 def test_a_clip_that_two_merged_views_class_differently_has_no_single_class(lists_of: Any) -> None:
     rows = [("k400:train", "aaaaaaaaaaa", 3, "abseiling"), ("k600:val", "aaaaaaaaaaa", 3, "waking up")]
-    catalog = build_catalog(lists_of(rows))
+    catalog = catalog_of(lists_of(rows))
     releases = [load_releases()["k400"], load_releases()["k600"]]
     specs = choose_views(["default"], releases, [("k400", "train"), ("k600", "val")])
     views = build_views(catalog, specs, Policy(leaks="report"))
@@ -193,6 +253,5 @@ def test_a_clip_that_two_merged_views_class_differently_has_no_single_class(list
 
 
 def test_the_keys_of_a_catalog_are_in_the_order_of_its_rows(lists_of: Any) -> None:
-    catalog = build_catalog(lists_of([("k400:train", "aaaaaaaaaaa", 0), ("k400:train", "aaaaaaaaaaa", 1.5)]))
-    assert isinstance(catalog, pd.DataFrame)
-    assert catalog["key"].tolist() == ["aaaaaaaaaaa_000000_000010", "aaaaaaaaaaa_000001500_000011500"]
+    catalog = catalog_of(lists_of([("k400:train", "aaaaaaaaaaa", 0), ("k400:train", "aaaaaaaaaaa", 1.5)]))
+    assert catalog.keys.to_pylist() == ["aaaaaaaaaaa_000000_000010", "aaaaaaaaaaa_000001500_000011500"]

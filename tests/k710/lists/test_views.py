@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from k710.errors import InputError, UsageError
-from k710.lists.views import Policy
+from k710.lists.policy import Policy
 
 A, B, C = "aaaaaaaaaaa", "bbbbbbbbbbb", "ccccccccccc"
 
@@ -250,7 +250,7 @@ def test_fractions_of_seconds_give_keys_in_milliseconds(plan: Any) -> None:
 def test_opaque_ids_are_made_safe_in_keys_and_stay_whole_in_rows(plan: Any) -> None:
     planned = plan([("k400:train", "v/ü 1", 3)])
     assert planned.keys("k710-train") == ["v___1_000003_000013"]
-    assert planned.catalog["id"].tolist() == ["v/ü 1"]
+    assert planned.catalog.ids.to_pylist() == ["v/ü 1"]
 
 
 def test_two_ids_with_one_key_are_refused(plan: Any) -> None:
