@@ -2,28 +2,143 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
+from . import policy
 from .options import DEFAULT_DATA, AsJson
+
+if TYPE_CHECKING:
+    from k710.lists.dialects.options import ReadOptions
+
+_SEVERAL = ("--train", "--eval")
+"""Flags that take every word up to the next flag."""
+
+Build = Annotated[Path | None, typer.Argument(metavar="OUT", help="Folder of the build; default: k710-data.")]
+Data = Annotated[Path | None, typer.Option("--data", help="Folder of the build, as OUT.")]
+Train = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--train",
+        metavar="A [B ...]",
+        help="Lists that are trained on: list files, folders of clips, shards, or builds as OUT or OUT:VIEW.",
+    ),
+]
+HeldOut = Annotated[
+    list[str] | None,
+    typer.Option("--eval", metavar="C [D ...]", help="Lists that must not be trained on, in the same forms."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="Folder for leaks.parquet, audit.json and audit.md of --train and --eval."),
+]
+MinPerClass = Annotated[
+    int | None, typer.Option("--min-per-class", min=0, help="Clips under which a class is named; default: 50.")
+]
+FailOnLeak = Annotated[
+    bool, typer.Option("--fail-on-leak", help="Exit with 1 when videos that are trained on stand in a held-out list.")
+]
+
+
+class SeveralValues(typer.core.TyperCommand):
+    """A command whose ``--train`` and ``--eval`` may be followed by several words."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse ``--train A B`` as ``--train A --train B``."""
+        return super().parse_args(ctx, _repeated(args))
 
 
 def audit(
-    data: Annotated[Path, typer.Option("--data", help="Folder of the build.")] = DEFAULT_DATA,
-    fail_on_leak: Annotated[
-        bool,
-        typer.Option("--fail-on-leak", help="Exit with 1 when a training view shares videos with a protected list."),
-    ] = False,
+    build: Build = None,
+    data: Data = None,
+    train: Train = None,
+    held_out: HeldOut = None,
+    out: Out = None,
+    columns: policy.Columns = None,
+    on_bad_row: policy.OnBadRow = "stop",
+    class_order: policy.ClassOrder = None,
+    min_per_class: MinPerClass = None,
+    fail_on_leak: FailOnLeak = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the leak audit of a build: what the lists share, what was removed, what was not checked."""
+    """Print what the lists of a build, or of --train and --eval, share, what was removed and what was not checked."""
+    from k710.errors import UsageError
+
+    if train is None and held_out is None:
+        changed = on_bad_row if on_bad_row != "stop" else None
+        given = {"--out": out, "--columns": columns, "--on-bad-row": changed, "--class-order": class_order}
+        if used := [flag for flag, value in given.items() if value is not None]:
+            raise UsageError(
+                f"{used[0]} is for --train and --eval", hint="k710 audit --train A [B ...] --eval C [D ...]"
+            )
+        if build is not None and data is not None:
+            raise UsageError("the build is named twice, as OUT and by --data", hint="leave one out")
+        _audit_build(build or data or DEFAULT_DATA, min_per_class, fail_on_leak=fail_on_leak, as_json=as_json)
+        return
+    if build is not None or data is not None:
+        raise UsageError(
+            "a build is audited by itself, or given to --train or --eval",
+            hint="k710 audit OUT, or k710 audit --train A [B ...] --eval OUT",
+        )
+    _audit_lists(
+        train or [],
+        held_out or [],
+        policy.read_options(columns, on_bad_row, class_order),
+        out,
+        min_per_class,
+        fail_on_leak=fail_on_leak,
+        as_json=as_json,
+    )
+
+
+def _audit_build(folder: Path, minimum: int | None, *, fail_on_leak: bool, as_json: bool) -> None:
     from k710.errors import AnswerIsNo
     from k710.report.stored import read_audit
 
-    stored = read_audit(data)
+    stored = read_audit(folder, minimum)
     typer.echo(stored.json_text if as_json else stored.markdown, nl=False)
     if fail_on_leak and stored.leaking:
         listed = "; ".join(f"{r['view']} shares {r['videos']:,} videos with {r['list']}" for r in stored.leaking)
         raise AnswerIsNo(f"training views leak: {listed}", hint="build with --protect val,test and --leaks drop-train")
+
+
+def _audit_lists(
+    train: Sequence[str],
+    held_out: Sequence[str],
+    options: ReadOptions,
+    out: Path | None,
+    minimum: int | None,
+    *,
+    fail_on_leak: bool,
+    as_json: bool,
+) -> None:
+    from k710.audits.lists import audit_lists
+    from k710.errors import AnswerIsNo
+
+    found = audit_lists(train, held_out, options=options, minimum=minimum, out=out)
+    typer.echo(found.json_text if as_json else found.markdown, nl=False)
+    if out is not None:
+        typer.echo(f"wrote leaks.parquet, audit.json and audit.md -> {out}", err=True)
+    if fail_on_leak and found.leaking:
+        listed = "; ".join(f"{r['train']} shares {r['videos']:,} videos with {r['held_out']}" for r in found.leaking)
+        raise AnswerIsNo(f"training lists leak: {listed}", hint="leaks.parquet, by --out, names every pair of rows")
+
+
+def _repeated(words: Sequence[str]) -> list[str]:
+    """``words`` with the flag written again before each further word that belongs to it."""
+    flag: str | None = None
+    found: list[str] = []
+    for place, word in enumerate(words):
+        if word == "--":
+            return [*found, *words[place:]]
+        if word.startswith("-") and word != "-":
+            flag = word.partition("=")[0]
+            flag = flag if flag in _SEVERAL else None
+        elif flag is not None and found[-1] != flag:
+            found.append(flag)
+        found.append(word)
+    return found

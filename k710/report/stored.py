@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from k710 import schema
-from k710.errors import FeedError
+from k710.errors import FeedError, UsageError
 from k710.report.audit import SCHEMA
+from k710.report.damage import thin_classes
+from k710.report.markdown import audit_markdown
 from k710.shards.index import HELD_OUT_FILE, LOCK_FILE, parsed_lock
-from k710.tables import read_table
+from k710.tables import compute, read_table
 
 _RESTORE = "run `k710 build` again to restore it"
 
@@ -30,8 +33,12 @@ class StoredAudit:
     """Overlaps of training views with lists that are protected from them: ``view``, ``list``, ``videos``."""
 
 
-def read_audit(folder: Path) -> StoredAudit:
+def read_audit(folder: Path, minimum: int | None = None) -> StoredAudit:
     """The audit of the build in ``folder``.
+
+    Args:
+        folder: what ``k710 build --out`` wrote.
+        minimum: clips under which a class counts as thin; None for what the build was made with.
 
     Raises:
         FeedError: no build there, or its tables are damaged.
@@ -41,33 +48,60 @@ def read_audit(folder: Path) -> StoredAudit:
             f"{folder}: no build here ({LOCK_FILE} is missing)", hint="`k710 build --out` makes one; or give --data"
         )
     json_text, markdown = (_text(folder / name) for name in ("audit.json", "audit.md"))
-    _check_document(json_text, folder / "audit.json")
+    document = _document(json_text, folder / "audit.json")
+    if minimum is not None:
+        json_text, markdown = _with_minimum(document, minimum, folder / "audit.json")
     return StoredAudit(json_text=json_text, markdown=markdown, leaking=_leaking(folder))
 
 
-def _check_document(text: str, path: Path) -> None:
+def _document(text: str, path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(text)["schema"]
+        document: dict[str, Any] = json.loads(text)
+        found = document["schema"]
     except (ValueError, KeyError, TypeError) as error:
         raise FeedError(f"{path}: not an audit of `k710 build`", hint=_RESTORE) from error
     if found != SCHEMA:
         raise FeedError(f"{path}: schema is {found}, this version reads {SCHEMA}", hint=_RESTORE)
+    return document
+
+
+def _with_minimum(document: dict[str, Any], minimum: int, path: Path) -> tuple[str, str]:
+    """The document with its thin classes counted anew, as JSON and as Markdown."""
+    if minimum < 0:
+        raise UsageError(f"the minimum of clips per class must be at least 0, got {minimum}")
+    try:
+        changed = document | {"min_per_class": minimum, "thin_classes": thin_classes(document["damage"], minimum)}
+        return json.dumps(changed, indent=1, sort_keys=True, ensure_ascii=False) + "\n", audit_markdown(changed)
+    except (KeyError, TypeError) as error:
+        raise FeedError(f"{path}: a part of the audit is missing ({error})", hint=_RESTORE) from error
 
 
 def _leaking(folder: Path) -> list[dict[str, Any]]:
     lock = parsed_lock(_text(folder / LOCK_FILE).encode(), where=str(folder / LOCK_FILE))
-    held_out = read_table(folder / HELD_OUT_FILE, schema.HELD_OUT).to_pandas(use_threads=False)
+    held_out = _held_out(folder)
     manifest = read_table(folder / "manifest.parquet", schema.MANIFEST, ["id_hash", "views"])
-    hashes, members = manifest["id_hash"].to_numpy(), manifest["views"].to_pylist()
+    hashes = manifest["id_hash"].to_numpy()
+    views = manifest["views"].combine_chunks()
+    clip, named = compute.list_parent_indices(views).to_numpy(), compute.list_flatten(views)
     found = []
     for view in (v for v in lock["views"] if v.endswith("-train")):
         release = view.removesuffix("-train")
-        seen = hashes[[view in (views or ()) for views in members]]
-        for (owner, split), rows in held_out.groupby(["release", "split"]):
-            name = f"{owner}:{split}"
-            count = len(np.intersect1d(seen, rows["id_hash"].to_numpy()))
-            if count and (owner == release or (release == "k710" and _is_protected(lock, str(split)))):
-                found.append({"view": view, "list": name, "videos": count})
+        seen = hashes[clip[compute.equal(named, view).to_numpy(zero_copy_only=False)]]
+        for (owner, split), videos in held_out.items():
+            count = len(np.intersect1d(seen, videos))
+            if count and (owner == release or (release == "k710" and _is_protected(lock, split))):
+                found.append({"view": view, "list": f"{owner}:{split}", "videos": count})
+    return found
+
+
+def _held_out(folder: Path) -> dict[tuple[str, str], npt.NDArray[np.uint64]]:
+    """Hashes of the videos of each held-out list, by (release, split)."""
+    table = read_table(folder / HELD_OUT_FILE, schema.HELD_OUT)
+    names = table.select(["release", "split"]).group_by(["release", "split"]).aggregate([]).to_pylist()
+    found = {}
+    for release, split in sorted((row["release"], row["split"]) for row in names):
+        own = compute.and_(compute.equal(table["release"], release), compute.equal(table["split"], split))
+        found[release, split] = table["id_hash"].filter(own).to_numpy()
     return found
 
 
