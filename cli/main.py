@@ -16,7 +16,7 @@ from rich.console import Console
 from k710 import __version__
 from k710.errors import K710Error, StoppedOnPurposeError, UsageError
 
-from . import audit, build, demo, evaluate, export, finetune, pretrain, synth
+from . import audit, build, demo, diff, evaluate, export, finetune, forget, labels, plan, pretrain, synth
 from .options import is_first_rank
 
 INTERNAL_ERROR = 70
@@ -24,14 +24,20 @@ INTERRUPTED = 130
 
 _COMMANDS = (
     synth.synth,
+    plan.plan,
     build.build,
     audit.audit,
+    diff.diff,
+    forget.forget,
     pretrain.pretrain,
     finetune.finetune,
     evaluate.evaluate,
     export.export,
     demo.demo,
 )
+
+_CLASSES = {"audit": audit.SeveralValues}
+"""Commands that read their words in a way of their own."""
 
 
 def make_app() -> typer.Typer:
@@ -45,7 +51,8 @@ def make_app() -> typer.Typer:
     )
     app.callback()(_root)
     for command in _COMMANDS:
-        app.command(name=command.__name__)(command)
+        app.command(name=command.__name__, cls=_CLASSES.get(command.__name__))(command)
+    app.add_typer(labels.make_labels_app(), name="labels")
     return app
 
 

