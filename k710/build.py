@@ -158,12 +158,13 @@ def build(config: BuildConfig, progress: Progress | None = None) -> BuildSummary
     if config.locked and not (config.out / LOCK_FILE).exists():
         raise UsageError(f"{config.out}: no {LOCK_FILE} to keep to", hint="put the lock there, or leave out --locked")
     folders = LocalFolders([Path(v) for v in config.videos]) if not config.manifest_only else None
+    forgotten = read_forgotten(config.out)
     plan = plan_build(config, progress)
     with (
         atomic.writable(config.out),
         only_writer(config.out / GUARD_FILE, f"another k710 build is writing to {config.out}"),
     ):
-        if plan.lock["config"]["selection"]["forgotten"] != summed(read_forgotten(config.out)):
+        if read_forgotten(config.out) != forgotten:
             raise UsageError(f"{config.out}: videos were forgotten meanwhile", hint="run the same command again")
         changed = _changes(config, plan.lock)
         if changed:

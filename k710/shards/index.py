@@ -16,7 +16,7 @@ from k710 import schema
 from k710.errors import FeedError, UsageError
 from k710.labels import LabelMap, load_labels, parse_labels
 from k710.store import Store
-from k710.tables import table_from_bytes
+from k710.tables import compute, table_from_bytes
 
 LOCK_FILE = "k710.lock.json"
 INDEX_FILE = "shards.parquet"
@@ -158,11 +158,10 @@ class ShardIndex:
     def held_out(self, release: str, splits: Sequence[str] | None = None) -> dict[str, npt.NDArray[np.uint64]]:
         """Hashes of the held-out videos of a release, by split; lists that the build was not given are absent."""
         url = self.store.url(HELD_OUT_FILE)
-        table = table_from_bytes(self.store.read(HELD_OUT_FILE), schema.HELD_OUT, where=url).to_pandas(
-            use_threads=False
-        )
-        own = table[table["release"] == release]
-        found = {str(split): rows["id_hash"].to_numpy(np.uint64) for split, rows in own.groupby("split")}
+        table = table_from_bytes(self.store.read(HELD_OUT_FILE), schema.HELD_OUT, where=url)
+        own = table.filter(compute.equal(table["release"], release))
+        hashes, of = own["id_hash"].to_numpy(), np.array(own["split"].to_pylist(), dtype=object)
+        found = {split: hashes[of == split] for split in sorted(set(of.tolist()))}
         return {s: ids for s, ids in found.items() if splits is None or s in splits}
 
 

@@ -13,7 +13,7 @@ from k710.errors import FeedError, UsageError
 from k710.segments import id_hash, is_youtube_id
 
 FORGOTTEN_FILE = "forgotten.json"
-SCHEMA = "k710.takedown.forgotten/1"
+SCHEMA = "k710.forgotten/1"
 
 _FORM = "an id is 11 characters of A-Za-z0-9_-; one that begins with - stands behind a lone --, or in a file for --ids"
 

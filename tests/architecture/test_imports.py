@@ -49,7 +49,7 @@ FLOORS = {
     "uniformerv2.formats": 3,
     "cli": 3,
 }
-ARRAYS = {"numpy", "pandas", "pyarrow"}
+ARRAYS = {"numpy", "pyarrow"}
 ALLOWED_THIRD_PARTY = {
     0: {"numpy"},
     1: ARRAYS | {"torch", "safetensors"},

@@ -255,3 +255,30 @@ def test_a_clip_that_two_merged_views_class_differently_has_no_single_class(list
 def test_the_keys_of_a_catalog_are_in_the_order_of_its_rows(lists_of: Any) -> None:
     catalog = catalog_of(lists_of([("k400:train", "aaaaaaaaaaa", 0), ("k400:train", "aaaaaaaaaaa", 1.5)]))
     assert catalog.keys.to_pylist() == ["aaaaaaaaaaa_000000_000010", "aaaaaaaaaaa_000001500_000011500"]
+
+
+def leaves_of(lists: list[Any], policy: Policy) -> dict[frozenset[str], str]:
+    """The planned shard of each set of clips that has one to itself."""
+    catalog = catalog_of(lists)
+    named = sorted({(i.file.release.name, i.file.split) for i in lists})
+    releases = [r for r in load_releases().values() if r.name in {name for name, _ in named}]
+    views = build_views(catalog, choose_views(["default"], releases, named), policy)
+    by_leaf: dict[str, set[str]] = {}
+    for clip in plan_clips(catalog, views, load_labels(), 2).select(["key", "leaf"]).to_pylist():
+        by_leaf.setdefault(clip["leaf"], set()).add(clip["key"])
+    return {frozenset(keys): leaf for leaf, keys in by_leaf.items()}
+
+
+@given(rows=catalogs(), more=catalogs(), policy=policies)
+@settings(max_examples=25, deadline=None)
+def test_a_shard_whose_clips_stay_keeps_its_name_whatever_else_changes(
+    lists_of: Any, rows: Any, more: Any, policy: Policy
+) -> None:
+    rows = [row for row in rows if not row[0].endswith((":test", ":holdout"))] or [("k400:train", "aaaaaaaaaaa", 0)]
+    before, after = leaves_of(lists_of(rows), policy), leaves_of(lists_of(rows + more), policy)
+    for clips in set(before) & set(after):
+        (group, bits), (new_group, new_bits) = (leaf.rsplit("/t-", 1) for leaf in (before[clips], after[clips]))
+        if group == new_group and bits != new_bits:
+            # Only where the shard was split, or merged with its sibling, and all its clips stayed together.
+            old, new = (b.removesuffix(".tar").replace("root", "") for b in (bits, new_bits))
+            assert old.startswith(new) or new.startswith(old)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from k710 import schema
+from k710.labels import load_labels
 from k710.segments import id_hash
 from k710.tables import write_table
 
@@ -99,6 +100,7 @@ def write_build(root: Path, clips: list[Clip], drawn: list[bytes]) -> Path:
     write_table(root / "held_out.parquet", pa.Table.from_pylist(held, schema=schema.HELD_OUT), schema.HELD_OUT)
     lock = {
         "schema": schema.LOCK,
+        "class_table": load_labels().digest,
         "views": {name: {} for name in names},
         "releases": {"k400": "k400", "k600": "k600"},
         "protected": ["k400:val", "k600:holdout"],
