@@ -102,7 +102,7 @@ def _audit_build(folder: Path, minimum: int | None, *, fail_on_leak: bool, as_js
     stored = read_audit(folder, minimum)
     typer.echo(stored.json_text if as_json else stored.markdown, nl=False)
     if fail_on_leak and stored.leaking:
-        listed = "; ".join(f"{r['view']} shares {r['videos']:,} videos with {r['list']}" for r in stored.leaking)
+        listed = "; ".join(f"{r['view']} shares {_videos(r['videos'])} with {r['list']}" for r in stored.leaking)
         raise AnswerIsNo(f"training views leak: {listed}", hint="build with --protect val,test and --leaks drop-train")
 
 
@@ -124,8 +124,17 @@ def _audit_lists(
     if out is not None:
         typer.echo(f"wrote leaks.parquet, audit.json and audit.md -> {out}", err=True)
     if fail_on_leak and found.leaking:
-        listed = "; ".join(f"{r['train']} shares {r['videos']:,} videos with {r['held_out']}" for r in found.leaking)
+        listed = "; ".join(f"{r['train']} shares {_videos(r['videos'])} with {r['held_out']}" for r in found.leaking)
         raise AnswerIsNo(f"training lists leak: {listed}", hint="leaks.parquet, by --out, names every pair of rows")
+    if fail_on_leak and found.unchecked_lists:
+        raise AnswerIsNo(
+            f"whether training lists leak is not known; not checked: {'; '.join(found.unchecked_lists)}",
+            hint="YouTube ids are only found among YouTube ids; --columns id=NAME says which column holds the ids",
+        )
+
+
+def _videos(count: int) -> str:
+    return f"{count:,} video{'' if count == 1 else 's'}"
 
 
 def _repeated(words: Sequence[str]) -> list[str]:

@@ -79,7 +79,8 @@ def describe(found: Diff, out: Path | None) -> str:
     lines += found.shards.lines() if found.shards else []
     lines += _staying(found.staying) if found.staying else []
     lines += [f"note: {note}" for note in found.notes]
-    said = "nothing differs" if found.is_empty else f"{sum(v.found.rows.num_rows for v in found.views):,} rows differ"
+    num = sum(v.found.rows.num_rows for v in found.views)
+    said = "nothing differs" if found.is_empty else "1 row differs" if num == 1 else f"{num:,} rows differ"
     where = f" -> {out}" if out is not None else "" if found.is_empty else " (--out FILE.csv has every one)"
     return "\n".join([*lines, f"done: {said}{where}"])
 
@@ -117,7 +118,8 @@ def _examples(view: ViewDiff) -> list[str]:
 def _example(row: dict[str, Any]) -> str:
     sides = [_row(row, side) for side in "ab"]
     if None in sides:
-        return f"{row['id']}  {next(s for s in sides if s is not None)}".rstrip()
+        # Neither side of a list without times and labels has anything to show.
+        return f"{row['id']}  {sides[0] or sides[1] or ''}".rstrip()
     overlap = "" if row["overlap_s"] is None else f"  ({row['overlap_s']:g} s in common)"
     return f"{row['id']}  {sides[0]} -> {sides[1]}{overlap}"
 

@@ -55,10 +55,10 @@ def describe(summary: ForgetSummary) -> str:
         lines.append("this build is not finished: run `k710 build` with its arguments again, which goes on")
     verb = "would forget" if summary.dry_run else "forgot"
     where = f"{summary.out}, {summary.out}/forgotten.json"
-    lines.append(
-        f"{verb} {_count(summary.videos, 'video')} ({_count(summary.clips, 'clip')} in "
-        f"{_count(summary.shards_rewritten, 'shard')} rewritten, {summary.shards_removed:,} removed) -> {where}"
-    )
+    shards = f"in {_count(summary.shards_rewritten, 'shard')} rewritten, {summary.shards_removed:,} removed"
+    if not summary.shards_rewritten + summary.shards_removed:
+        shards = "that no shard held"
+    lines.append(f"{verb} {_count(summary.videos, 'video')} ({_count(summary.clips, 'clip')} {shards}) -> {where}")
     return "\n".join(lines)
 
 

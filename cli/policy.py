@@ -71,16 +71,11 @@ Views = Annotated[
 
 def read_options(columns: str | None, on_bad_row: str, class_order: str | None) -> ReadOptions:
     """How lists are read, by the options."""
-    from k710.config import from_mapping
     from k710.lists.annotations import ReadOptions
     from k710.lists.dialects.options import parse_columns
 
-    values = {
-        "columns": parse_columns(columns) if columns else {},
-        "on_bad_row": on_bad_row,
-        "class_order": class_order,
-    }
-    return from_mapping(ReadOptions, values, where="--on-bad-row" if not columns else "--columns")
+    named = parse_columns(columns) if columns else {}
+    return ReadOptions(columns=named, on_bad_row=on_bad_row, class_order=class_order)  # type: ignore[arg-type]
 
 
 def policy(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from k710 import atomic, schema
+from k710.audits.class_tables import cautions, counted_rows, lock_line, moved_classes, own_table
 from k710.errors import FeedError, UsageError
 from k710.labels import MERGED, LabelMap, load_labels, read_labels
 from k710.lists.annotations import ReadOptions
@@ -136,7 +137,15 @@ def diff(config: DiffConfig) -> Diff:
         view = name_b if isinstance(b, _Build) and not isinstance(a, _Build) else name_a
         found = compare_rows(a.rows(name_a), b.rows(name_b), view)
         views.append(ViewDiff(view=view, a=name_a, b=name_b, found=found))
-    notes += _cautions(views, (a, b))
+    notes += cautions([v.found for v in views])
+    notes += [
+        f"{side.text}: {counted_rows(side.num_bad_rows, 'bad ')} left out"
+        for side in (a, b)
+        if isinstance(side, _Lists) and side.num_bad_rows
+    ]
+    by_name = isinstance(a, _Build) and a.compares_names
+    if by_name:
+        notes += moved_classes([v.found for v in views])
     whole = Diff(
         a=config.a, b=config.b, views=tuple(views), only_a=tuple(only_a), only_b=tuple(only_b), notes=tuple(notes)
     )
@@ -144,7 +153,7 @@ def diff(config: DiffConfig) -> Diff:
         return whole
     return dataclasses.replace(
         whole,
-        lock=tuple(_lock_lines(a, b)),
+        lock=tuple(_lock_lines(a, b, {v.view: v.found for v in views} if by_name else {})),
         shards=shard_changes(a.manifest, b.manifest),
         staying=_staying_bytes(a, b),
     )
@@ -215,8 +224,9 @@ class _Build:
         needed = columns if self.is_whole else ["id", "start_s", "end_s", "views", "view_classes"]
         self.manifest = read_table(folder / _MANIFEST_FILE, schema.MANIFEST, needed)
         self.compares_classes = True
-        self.class_names: Sequence[str] = ()
-        """What canonical classes are called; empty: not known."""
+        self.compares_names = False
+        """Whether by name, since the numbers of two builds mean different classes."""
+        self.class_names: Sequence[str] = ()  # of canonical classes; empty: not known
 
     def split_of(self, name: str) -> str | None:
         """The split of a view; of a whole build only merged views are meant when none is named."""
@@ -229,9 +239,9 @@ class _Build:
         mask = compute.equal(compute.list_flatten(views), view)
         clips = self.manifest.select(["id", "start_s", "end_s"]).take(compute.list_parent_indices(views).filter(mask))
         canonical = compute.list_flatten(self.manifest["view_classes"].combine_chunks()).filter(mask).to_numpy()
-        canonical = canonical if self.compares_classes else np.full_like(canonical, -1)
         places = canonical if self.class_names else np.full_like(canonical, -1)
         label = picked(pa.array(self.class_names, pa.string()), places)
+        canonical = canonical if self.compares_classes else np.full_like(canonical, -1)
         return clips.append_column("label", label).append_column("canonical", pa.array(canonical))
 
 
@@ -267,7 +277,7 @@ def _classes_by_name(labels: LabelMap) -> dict[str, int]:
     for row in labels.rows:
         for name in {row.name, *row.names.values()}:
             meant.setdefault(name, set()).add(row.index)
-    return {name: min(indices) for name, indices in meant.items() if len(indices) == 1}
+    return {name: min(found) for name, found in meant.items() if len(found) == 1}
 
 
 def _build_at(text: str) -> _Build | None:
@@ -298,9 +308,13 @@ def _settle_classes(a: _Build | _Lists, b: _Build | _Lists, labels: LabelMap) ->
     """Give builds the names of their classes; those of two tables are not compared."""
     builds = [side for side in (a, b) if isinstance(side, _Build)]
     if len({build.class_table for build in builds}) > 1:
-        for build in builds:
+        tables = [own_table(build.folder / CLASSES_FILE, build.class_table) for build in builds]
+        for build, table in zip(builds, tables, strict=True):
             build.compares_classes = False
-        return ["the two builds have different class tables: classes are not compared"]
+            build.compares_names = None not in tables
+            build.class_names = table.names if table is not None and build.compares_names else ()
+        how = "compared by name" if builds[0].compares_names else "not compared"
+        return [f"the two builds have different class tables: classes are {how}"]
     for build in builds:
         if build.class_table == labels.digest:
             build.class_names = labels.names
@@ -355,9 +369,10 @@ def _unclear(a: _Build | _Lists, b: _Build | _Lists) -> UsageError:
     )
 
 
-def _lock_lines(a: _Build, b: _Build) -> list[str]:
+def _lock_lines(a: _Build, b: _Build, by_view: Mapping[str, ListDiff]) -> list[str]:
     try:
-        return lock_differences(a.lock, b.lock)
+        lines = lock_differences(a.lock, b.lock)
+        return [lock_line(line, by_view) for line in lines]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FeedError(
             f"{a.text} and {b.text}: locks that cannot be compared ({error})", hint="build again"
@@ -381,19 +396,3 @@ def _staying_bytes(a: _Build, b: _Build) -> StayingBytes | None:
     return StayingBytes(
         total=int(sizes.sum()), untouched=int(sizes[untouched].sum()), copied=int(sizes[planned & ~untouched].sum())
     )
-
-
-def _cautions(views: Sequence[ViewDiff], sides: Sequence[_Build | _Lists]) -> list[str]:
-    """What could not be compared."""
-    classes = sum(v.found.classes_not_compared for v in views)
-    segments = sum(v.found.segments_not_compared for v in views)
-    notes = []
-    if classes:
-        notes.append(
-            f"classes of {classes:,} rows are not compared: one side has none, or labels that are no class names "
-            "(--class-order or --taxonomy says what they mean)"
-        )
-    if segments:
-        notes.append(f"segments of {segments:,} rows are not compared: one side has no times")
-    bad = {side.text: side.num_bad_rows for side in sides if isinstance(side, _Lists) and side.num_bad_rows}
-    return notes + [f"{text}: {number:,} bad rows are left out" for text, number in bad.items()]

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import io
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,6 +181,9 @@ def read_labels(path: Path) -> LabelMap:
             permutation of its indices with distinct names, a reason exactly where names were merged.
     """
     try:
+        # Opened, a pipe or a device might never end.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UsageError(f"{path}: not a file", hint="give a class table")
         return parse_labels(path.read_bytes(), where=path.name)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})", hint="give a class table") from error

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from k710 import schema
+from k710.class_names.orders import class_order
 from k710.config import Release, load_releases, manifests_folder
 from k710.errors import InputError, UsageError
 from k710.labels import TAXONOMIES, LabelMap, load_labels, read_labels
@@ -26,12 +29,12 @@ from k710.lists.manifest import (
     lock_document,
     view_documents,
 )
-from k710.lists.policy import Policy
-from k710.lists.rows import BAD_ROWS
+from k710.lists.policy import Policy, Selection
+from k710.lists.rows import BAD_ROWS, LIST_ROWS
 from k710.lists.views import BuiltView, ViewSpec, build_views, choose_views
 from k710.report.audit import audit_document
 from k710.shards.index import CLASSES_FILE
-from k710.tables import table_bytes
+from k710.tables import compute, table_bytes
 from k710.timing import stage
 
 Progress = Callable[[str, int, int], None]
@@ -96,6 +99,8 @@ class ListPlan:
     """``views/{name}.json``."""
     audit: dict[str, Any]
     """``audit.json``."""
+    notes: tuple[str, ...]
+    """What a user of these settings should know."""
 
 
 def read_lists(inputs: Inputs, progress: Progress) -> Lists:
@@ -107,6 +112,8 @@ def read_lists(inputs: Inputs, progress: Progress) -> Lists:
     """
     labels = load_labels() if inputs.class_table is None else read_labels(inputs.class_table)
     _require_taxonomies(labels)
+    if inputs.options.class_order is not None:
+        class_order(inputs.options.class_order, labels)
     files = find_lists(inputs.annotations, inputs.releases)
     lists = []
     with stage("read"):
@@ -122,7 +129,7 @@ def read_lists(inputs: Inputs, progress: Progress) -> Lists:
     if not any(item.rows.num_rows for item in lists):
         raise InputError(f"{inputs.annotations}: no row of any list can be used", hint="see bad_rows.csv")
     with stage("catalog"):
-        catalog = build_catalog([(_name(item), item.rows) for item in lists])
+        catalog = build_catalog([(_name(item), _with_unusable(item)) for item in lists])
     return Lists(
         lists=tuple(lists),
         releases=releases,
@@ -148,6 +155,7 @@ def plan_lists(
     progress("planning", 0, 4)
     with stage("views"):
         views = build_views(catalog, specs, policy)
+        _require_some(views, policy)
     progress("planning", 1, 4)
     with stage("clips"):
         manifest = plan_clips(catalog, views, labels, clips_per_shard)
@@ -155,8 +163,9 @@ def plan_lists(
     progress("planning", 2, 4)
     with stage("audit"):
         pairs = row_pairs(catalog)
-        audit = audit_document(catalog, views, policy, lists.not_checked, labels=labels, pairs=pairs)
-        audit["bad_rows"] = lists.bad_rows.num_rows
+        audit = audit_document(
+            catalog, views, policy, lists.not_checked, labels=labels, pairs=pairs, bad_rows=lists.bad_rows.num_rows
+        )
         for figures, view in zip(audit["views"], views, strict=True):
             figures["excluded"] = exclusion_counts(view, lists.bad_rows)
     progress("planning", 3, 4)
@@ -188,7 +197,43 @@ def plan_lists(
         lock=lock,
         view_documents=tuple(documents),
         audit=audit,
+        notes=_notes(lists, policy),
     )
+
+
+def _with_unusable(item: AnnotationList) -> pa.Table:
+    """The rows of a list and, when it is held out, the unusable ones that name a video: it is held out all the same."""
+    named = item.bad_rows.filter(compute.is_valid(item.bad_rows["id"]))
+    if item.file.split == "train" or not named.num_rows:
+        return item.rows
+    columns = {f.name: pa.nulls(named.num_rows, f.type) for f in LIST_ROWS}
+    columns |= {"id": named["id"], "canonical": pa.array(np.full(named.num_rows, -1, np.int16))}
+    return pa.concat_tables([item.rows, pa.table(columns, schema=LIST_ROWS)])
+
+
+def _notes(lists: Lists, policy: Policy) -> tuple[str, ...]:
+    """What a user of these settings would not expect, and should know."""
+    selection, notes = policy.selection, []
+    silent = [i.file.name for i in lists.lists if i.rows["is_cc"].null_count == i.rows.num_rows]
+    if selection.only_cc and silent:
+        notes.append(
+            f"--only-cc takes no row of {', '.join(silent)}: these lists do not say which are Creative Commons"
+        )
+    if selection.exclude_ids:
+        wanted = pa.array(selection.exclude_ids, pa.string())
+        found = compute.sum(compute.is_in(wanted, value_set=lists.catalog.ids)).as_py() or 0
+        notes.append(f"--exclude-ids: {found:,} of {len(wanted):,} ids stand in the lists")
+    return tuple(notes)
+
+
+def _require_some(views: Sequence[BuiltView], policy: Policy) -> None:
+    """Refuse a selection that leaves nothing; a build that has forgotten every video is none of its own choice."""
+    chosen = dataclasses.replace(policy.selection, forgotten=())
+    if chosen != Selection() and views and not any(len(view.members) for view in views):
+        raise UsageError(
+            "no row of any list is selected",
+            hint="--only-cc, --classes, --exclude-classes and --exclude-ids leave nothing together",
+        )
 
 
 def _require_taxonomies(labels: LabelMap) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import pyarrow as pa
 
 from k710 import atomic, schema
-from k710.audits.sources import GivenList, read_given
+from k710.audits.id_kinds import Unchecked, parts_of, unchecked
+from k710.audits.sources import Given, GivenList, read_given
 from k710.errors import UsageError
 from k710.labels import LabelMap, load_labels
-from k710.lists.catalog import ListName, build_catalog
+from k710.lists.catalog import build_catalog
 from k710.lists.dialects.options import ReadOptions
 from k710.lists.leakage import leak_table, row_pairs
 from k710.report.audit import lists_document
@@ -22,6 +23,8 @@ from k710.report.damage import MIN_PER_CLASS
 from k710.report.markdown import audit_markdown
 from k710.shards.index import LOCK_FILE
 from k710.tables import write_table
+
+_SHOWN = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +51,12 @@ class ListsAudit:
         """Training lists and held-out lists with videos in common."""
         leaks: list[dict[str, Any]] = self.document["leaks"]
         return leaks
+
+    @property
+    def unchecked_lists(self) -> list[str]:
+        """Lists that could not be compared with any of the other side: whether they leak is not known."""
+        lists: list[str] = self.document["unchecked_lists"]
+        return lists
 
 
 def audit_lists(
@@ -76,20 +85,18 @@ def audit_lists(
     """
     _check_words(train, held_out, out)
     options, labels = options or ReadOptions(), labels or load_labels()
-    lists: list[GivenList] = []
-    not_checked: list[str] = []
-    for words, for_training in ((train, True), (held_out, False)):
-        for word in words:
-            given = read_given(str(word), options, labels, for_training=for_training)
-            lists += given.lists
-            not_checked += given.not_checked
-    names = _distinct_names(lists)
-    not_checked += [_unusable(g.num_bad_rows, n) for g, n in _pairs(lists, names) if g.num_bad_rows]
-    not_checked += _other_ids(lists, names)
-    ages = {name.release: place for place, name in reversed(list(enumerate(names)))}
-    catalog = build_catalog([(n, g.rows) for g, n in _pairs(lists, names)], ages)
+    given = _read_all(train, held_out, options, labels)
+    parts = parts_of(given.lists)
+    names = [next(str(part.name) for part in parts if part.place == place) for place in range(len(given.lists))]
+    other_kinds = unchecked(parts)
+    named = list(zip(given.lists, names, strict=True))
+    not_checked = given.not_checked + [_unusable(g.num_without_id, n) for g, n in named if g.num_without_id]
+    not_checked += other_kinds.parts
+    notes = given.notes + [_id_alone(num, n) for g, n in named if (num := g.num_bad_rows - g.num_without_id)]
+    ages = {part.name.release: place for place, part in reversed(list(enumerate(parts)))}
+    catalog = build_catalog([(part.name, part.rows) for part in parts], ages, unique_keys=False)
     # Lists of no known release are nobody's own but their own.
-    by_name = {str(n): g.owner or f"{n} alone" for g, n in _pairs(lists, names)}
+    by_name = {str(p.name): given.lists[p.place].owner or f"{names[p.place]} alone" for p in parts}
     owners = [by_name[str(name)] for name in catalog.lists]
     pairs = row_pairs(catalog)
     document = lists_document(
@@ -100,7 +107,9 @@ def audit_lists(
         labels=labels,
         minimum=MIN_PER_CLASS if minimum is None else minimum,
     )
-    document["inputs"] = [_input(g, n) for g, n in _pairs(lists, names)]
+    document["statement"] = _statement(document["statement"], not_checked, other_kinds, notes)
+    document["not_checked"] = other_kinds.lists + not_checked
+    document |= {"unchecked_lists": other_kinds.lists, "notes": notes, "inputs": [_input(g, n) for g, n in named]}
     audit = ListsAudit(document=document, leaks=leak_table(catalog, pairs, owners))
     if out is not None:
         _write(out, audit)
@@ -118,39 +127,50 @@ def _check_words(train: Sequence[str | Path], held_out: Sequence[str | Path], ou
         raise UsageError(f"{out}: holds a build, whose audit this would replace", hint="--out takes another folder")
 
 
-def _pairs(lists: Sequence[GivenList], names: Sequence[ListName]) -> list[tuple[GivenList, ListName]]:
-    return list(zip(lists, names, strict=True))
+def _read_all(
+    train: Sequence[str | Path], held_out: Sequence[str | Path], options: ReadOptions, labels: LabelMap
+) -> Given:
+    whole = Given(lists=[])
+    # Whoever names one file on both sides can only mean that its rows say which is which.
+    both = {str(w) for w in train} & {str(w) for w in held_out}
+    for words, for_training in ((train, True), (held_out, False)):
+        for word in map(str, words):
+            given = read_given(word, options, labels, for_training=for_training, by_split=word in both)
+            whole.lists.extend(given.lists)
+            whole.not_checked.extend(given.not_checked)
+            whole.notes.extend(given.notes)
+    return whole
 
 
-def _distinct_names(lists: Sequence[GivenList]) -> list[ListName]:
-    """A name for each list: its title and split, numbered from the second list of one name on."""
-    seen: dict[str, int] = {}
-    names = []
-    for given in lists:
-        key = f"{given.title}:{given.split}"
-        seen[key] = seen.get(key, 0) + 1
-        title = given.title if seen[key] == 1 else f"{given.title}#{seen[key]}"
-        names.append(ListName(release=title, split=given.split, id_kind=given.id_kind))
-    return names
-
-
-def _unusable(count: int, name: ListName) -> str:
+def _unusable(count: int, name: str) -> str:
     return f"{count:,} row{'s' if count > 1 else ''} of {name} that could not be used"
 
 
-def _other_ids(lists: Sequence[GivenList], names: Sequence[ListName]) -> list[str]:
-    """Training lists whose ids are of a kind that no held-out list has: they could not be found in one."""
-    kinds = {g.id_kind for g in lists if g.split != "train"}
-    return [
-        f"{n} (no held-out list has ids of its kind)"
-        for g, n in _pairs(lists, names)
-        if g.split == "train" and g.id_kind not in kinds
-    ]
+def _id_alone(count: int, name: str) -> str:
+    return (
+        f"{count:,} bad row{'s' if count > 1 else ''} of {name} {'were' if count > 1 else 'was'} compared by id alone"
+    )
 
 
-def _input(given: GivenList, name: ListName) -> dict[str, Any]:
+def _statement(said: str, not_checked: Sequence[str], other_kinds: Unchecked, notes: Sequence[str]) -> str:
+    """The first sentence, which begins with the lists that could not be checked at all."""
+    said = said.removesuffix(".")
+    if other_kinds.lists:
+        # Nothing is leak-free of which nothing was compared.
+        rest = f"; nor {_few(not_checked)}" if not_checked else ""
+        rest = rest if other_kinds.nothing_compared else f"; of what was compared: {said}"
+        said = f"NOT CHECKED: {_few(other_kinds.lists)}{rest}"
+    return f"{said}; note: {'; '.join(notes)}." if notes else f"{said}."
+
+
+def _few(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - _SHOWN:,} more" if len(texts) > _SHOWN else ""
+    return ", ".join(texts[:_SHOWN]) + more
+
+
+def _input(given: GivenList, name: str) -> dict[str, Any]:
     return {
-        "list": str(name),
+        "list": name,
         "source": given.source,
         "kind": given.kind,
         "dialect": given.dialect,

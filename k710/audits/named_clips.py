@@ -16,10 +16,9 @@ from k710.errors import FeedError
 from k710.labels import MERGED, LabelMap
 from k710.lists.dialects.classes import named
 from k710.lists.dialects.names import list_name
-from k710.lists.dialects.paths import id_kind_of, located
+from k710.lists.dialects.paths import located
 from k710.lists.dialects.raw import RawRows, strings
 from k710.lists.rows import Expected, checked, encoded
-from k710.segments import is_youtube_id
 
 _MAX_JSON_BYTES = 1 << 20
 _LOOKED_AT = 64
@@ -46,10 +45,8 @@ class NamedClips:
 
     rows: pa.Table
     """``LIST_ROWS``."""
-    num_bad_rows: int
-    """Files or samples that name no video."""
-    id_kind: str
-    """``youtube``, or ``opaque`` when less than half of the names have such an id."""
+    bad_rows: pa.Table
+    """``BAD_ROWS``: files or samples that name no video, or whose facts are damaged."""
 
 
 def named_clips(
@@ -57,8 +54,8 @@ def named_clips(
 ) -> NamedClips:
     """The rows of some files or samples.
 
-    The id is the first 11 characters of a name, the times follow it; the class is the folder's where every file lies
-    in a folder with a class name.
+    The id is the first 11 characters of a name, the times follow it; a name without a YouTube id is an id of its own.
+    The class is the folder's where every file lies in a folder with a class name.
 
     Args:
         names: paths, with the ending of a video.
@@ -72,16 +69,11 @@ def named_clips(
     """
     paths = strings([printable(name) for name in names])
     raw = RawRows(dialect="clips", columns={"path": paths}, numbers=np.arange(1, len(names) + 1))
-    if facts:
-        known = sum(is_youtube_id(f.id) for f in facts.values())
-        kind = "youtube" if known * 2 >= len(facts) else "opaque"
-    else:
-        kind = id_kind_of(raw)
-    raw = _with_facts(located(raw, kind), facts, labels, read_classes=read_classes)
+    raw = _with_facts(located(raw, None), facts, labels, read_classes=read_classes)
     raw = named(raw, where, labels, None, None)
-    expected = Expected(where=where, taxonomy=_taxonomy_of(raw, labels), id_kind=kind, times=False, report=True)
+    expected = Expected(where=where, taxonomy=_taxonomy_of(raw, labels), id_kind="opaque", times=False, report=True)
     rows, bad = checked(raw, expected, labels)
-    return NamedClips(rows=rows, num_bad_rows=bad.num_rows, id_kind=kind)
+    return NamedClips(rows=rows, bad_rows=bad)
 
 
 def read_samples(path: Path) -> list[tuple[str, Facts | None]]:

@@ -21,8 +21,7 @@ from k710.labels import LabelMap
 from k710.lists.dialects.foreign import ForeignList, read_foreign
 from k710.lists.dialects.names import ListName, list_name
 from k710.lists.dialects.options import ReadOptions
-from k710.lists.rows import LIST_ROWS, split_of
-from k710.segments import YOUTUBE_ID
+from k710.lists.rows import LIST_ROWS, split_of, with_bad_rows
 from k710.shards.index import LOCK_FILE, parsed_lock
 from k710.tables import compute, picked, read_table
 
@@ -51,11 +50,11 @@ class GivenList:
     sha256: str | None = None
     """Of a list: of its file."""
     rows: pa.Table
-    """``LIST_ROWS``."""
+    """``LIST_ROWS``; of a bad row whose id could be read, the id alone. An id is YouTube's where it has that form."""
     num_bad_rows: int = 0
-    """Rows, files or samples that name no video."""
-    id_kind: str = "youtube"
-    """``youtube`` or ``opaque``."""
+    """Rows, files or samples that are damaged."""
+    num_without_id: int = 0
+    """Those of which not even the id could be read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,10 +65,16 @@ class Given:
     """At least one."""
     not_checked: list[str] = field(default_factory=list)
     """What lies there and could not be compared."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader must know of how it was taken."""
 
 
-def read_given(word: str, options: ReadOptions, labels: LabelMap, *, for_training: bool) -> Given:
+def read_given(
+    word: str, options: ReadOptions, labels: LabelMap, *, for_training: bool, by_split: bool = False
+) -> Given:
     """The lists that ``word`` stands for; where it holds both, those for training or those that are held out.
+
+    A file that is no archive is what the user says it is, whatever its rows say, unless ``by_split``.
 
     Raises:
         UsageError: nothing is there, or a build has no such view.
@@ -83,7 +88,7 @@ def read_given(word: str, options: ReadOptions, labels: LabelMap, *, for_trainin
         return _folder_lists(word, path, options, labels, for_training=for_training)
     if path.name.lower().endswith(".tar") and not holds_lists(path):
         return Given(lists=[_clips_list(word, path, [], [path], labels, for_training=for_training)])
-    return Given(lists=_file_lists(word, path, options, labels, for_training=for_training))
+    return _file_lists(word, path, options, labels, for_training=for_training, by_split=by_split)
 
 
 def owner_of(path: Path) -> str | None:
@@ -116,42 +121,64 @@ def _existing(word: str) -> tuple[Path, str | None]:
 
 
 def _file_lists(
-    word: str, path: Path, options: ReadOptions, labels: LabelMap, *, for_training: bool
-) -> list[GivenList]:
+    word: str, path: Path, options: ReadOptions, labels: LabelMap, *, for_training: bool, by_split: bool = False
+) -> Given:
     found = read_foreign(path, labels, options)
-    # A file that holds one list is what the user says it is: a test list may be given to train on.
-    wanted = found if len(found) == 1 else [f for f in found if (f.split == "train") == for_training]
+    several = len(found) > 1
+    picks = several and (by_split or found[0].member is not None)
+    # A file is what the user says it is: rows that were test rows elsewhere may be trained on here.
+    wanted = [f for f in found if (f.split == "train") == for_training] if picks else found
     if not wanted:
         splits = ", ".join(sorted({str(f.split) for f in found}))
         raise InputError(f"{path}: no {_role(for_training)} list in it, only {splits}", hint="name another file")
-    return [_as_given(word, path, f, labels, for_training=for_training) for f in wanted]
+    groups: dict[tuple[str | None, str], list[ForeignList]] = {}
+    for one in wanted:
+        groups.setdefault((one.member, _split(one.split, for_training)), []).append(one)
+    return Given(
+        lists=[_as_given(word, path, group, labels, for_training=for_training) for group in groups.values()],
+        notes=_overruled(path, wanted, for_training) if several and not picks else [],
+    )
 
 
-def _as_given(word: str, path: Path, found: ForeignList, labels: LabelMap, *, for_training: bool) -> GivenList:
+def _overruled(path: Path, found: Sequence[ForeignList], for_training: bool) -> list[str]:
+    """What rows of a file say of themselves that the user says otherwise."""
+    others = [(f, f.rows.num_rows + f.bad_rows.num_rows) for f in found if (f.split == "train") != for_training]
+    counts = [f"{num:,} {'row says' if num == 1 else 'rows say'} {f.split or 'no split'}" for f, num in others]
+    they = "it was" if sum(num for _, num in others) == 1 else "they were"
+    said = f"{printable(path.name)}: {', '.join(counts)}; {they} taken as {_role(for_training)} rows, as you said"
+    return [said] if others else []
+
+
+def _as_given(
+    word: str, path: Path, parts: Sequence[ForeignList], labels: LabelMap, *, for_training: bool
+) -> GivenList:
+    found = parts[0]
+    rows = pa.concat_tables([part.rows for part in parts])
+    bad_rows = pa.concat_tables([part.bad_rows for part in parts])
     stem = re.sub(r"(\.(csv|json|txt|tsv|parquet|list|tar|tgz|gz))+$", "", path.name, flags=re.IGNORECASE)
     owner = owner_of(path)
     return GivenList(
         # `train.csv` says nothing; its folder may.
         title=printable(stem if split_of(stem) is None else owner or path.absolute().parent.name or stem),
         split=_split(found.split, for_training),
-        owner=owner or _owner_by_classes(found, labels),
+        owner=owner or _owner_by_classes(rows, found.taxonomy, labels),
         source=printable(word),
         kind="list",
         dialect=found.dialect,
         sha256=found.sha256,
-        rows=found.rows,
-        num_bad_rows=found.bad_rows.num_rows,
-        id_kind=found.id_kind,
+        rows=with_bad_rows(rows, bad_rows),
+        num_bad_rows=bad_rows.num_rows,
+        num_without_id=bad_rows["id"].null_count,
     )
 
 
-def _owner_by_classes(found: ForeignList, labels: LabelMap) -> str | None:
+def _owner_by_classes(rows: pa.Table, taxonomy: str | None, labels: LabelMap) -> str | None:
     """The release whose classes a list has, nearly all of them."""
-    releases = [r.name for r in load_releases().values() if r.taxonomy == found.taxonomy]
-    if found.taxonomy is None or not releases:
+    releases = [r.name for r in load_releases().values() if r.taxonomy == taxonomy]
+    if taxonomy is None or not releases:
         return None
-    num_classes = len(compute.unique(found.rows["canonical"]))
-    return releases[0] if num_classes >= _MOST_CLASSES * len(labels.canonical_of(found.taxonomy)) else None
+    num_classes = len(compute.unique(rows["canonical"]))
+    return releases[0] if num_classes >= _MOST_CLASSES * len(labels.canonical_of(taxonomy)) else None
 
 
 def _folder_lists(word: str, folder: Path, options: ReadOptions, labels: LabelMap, *, for_training: bool) -> Given:
@@ -165,8 +192,10 @@ def _folder_lists(word: str, folder: Path, options: ReadOptions, labels: LabelMa
         named = ", ".join(path.name for path, _ in lists[:5])
         what = f"no {_role(for_training)} list among {named}" if lists else "no clips, shards or lists in it"
         raise InputError(f"{folder}: {what}", hint=_TAKES)
-    found = [g for p in chosen for g in _file_lists(word, p, options, labels, for_training=for_training)]
-    return Given(lists=found, not_checked=inside)
+    found = [_file_lists(word, p, options, labels, for_training=for_training) for p in chosen]
+    return Given(
+        lists=[g for f in found for g in f.lists], not_checked=inside, notes=[n for f in found for n in f.notes]
+    )
 
 
 def _walked(folder: Path) -> tuple[list[str], list[Path], list[Path], list[tuple[Path, ListName]]]:
@@ -217,9 +246,9 @@ def _clips_list(
         owner=owner_of(path),
         source=printable(word),
         kind="clips" if clips else "shards",
-        rows=found.rows,
-        num_bad_rows=found.num_bad_rows,
-        id_kind=found.id_kind,
+        rows=with_bad_rows(found.rows, found.bad_rows),
+        num_bad_rows=found.bad_rows.num_rows,
+        num_without_id=found.bad_rows["id"].null_count,
     )
 
 
@@ -238,7 +267,7 @@ def _build_lists(word: str, folder: Path, view: str | None, labels: LabelMap, *,
     table = read_table(folder / "manifest.parquet", schema.MANIFEST, _MANIFEST_COLUMNS)
     own_classes = lock["class_table"] == labels.digest
     lists = [
-        g for v in chosen for g in _view_lists(word, folder, v, table, labels if own_classes else None, for_training)
+        _view_list(word, folder, v, table, labels if own_classes else None, for_training=for_training) for v in chosen
     ]
     not_checked = [] if own_classes else [f"classes of {printable(word)} (it was built with another class table)"]
     if view is None and not for_training:
@@ -248,35 +277,22 @@ def _build_lists(word: str, folder: Path, view: str | None, labels: LabelMap, *,
     return Given(lists=lists, not_checked=not_checked)
 
 
-def _view_lists(
-    word: str, folder: Path, view: str, manifest: pa.Table, labels: LabelMap | None, for_training: bool
-) -> list[GivenList]:
-    """One view as a list; as two, where it has ids of YouTube and others."""
+def _view_list(
+    word: str, folder: Path, view: str, manifest: pa.Table, labels: LabelMap | None, *, for_training: bool
+) -> GivenList:
     views = manifest["views"].combine_chunks()
     inside = compute.equal(compute.list_flatten(views), view).to_numpy(zero_copy_only=False)
     clips = compute.list_parent_indices(views).to_numpy()[inside]
     classes = compute.list_flatten(manifest["view_classes"].combine_chunks()).to_numpy()[inside]
     release, _, split = view.rpartition("-")
-    ids = manifest["id"].combine_chunks()
-    from_youtube = compute.match_substring_regex(ids, f"^(?:{YOUTUBE_ID.pattern})$").to_numpy(zero_copy_only=False)[
-        clips
-    ]
-    found = []
-    for kind, mask in (("youtube", from_youtube), ("opaque", ~from_youtube)):
-        # A view without a clip is a list all the same.
-        if mask.any() or (kind == "youtube" and not len(clips)):
-            found.append(
-                GivenList(
-                    title=printable(f"{folder.absolute().name}/{release}"),
-                    split=_split(split, for_training),
-                    owner=release if release in load_releases() else None,
-                    source=printable(word),
-                    kind="build",
-                    rows=_view_rows(manifest, clips[mask], classes[mask], labels),
-                    id_kind=kind,
-                )
-            )
-    return found
+    return GivenList(
+        title=printable(f"{folder.absolute().name}/{release}"),
+        split=_split(split, for_training),
+        owner=release if release in load_releases() else None,
+        source=printable(word),
+        kind="build",
+        rows=_view_rows(manifest, clips, classes, labels),
+    )
 
 
 def _view_rows(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import re
+import stat
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,7 @@ MAX_BYTES = 16 * 2**20
 """No label file is larger; a video or a checkpoint given by mistake is not read whole."""
 FORMATS = ("txt", "csv", "json")
 """What label files are written as."""
+_GZIP = b"\x1f\x8b"
 NO_PLACE = -1
 """What stands for a class without a place in an index list that is text; JSON has ``null``."""
 _NAME_COLUMNS = ("name", "class_name", "label_name", "class", "category", "label")
@@ -62,7 +66,7 @@ def read_label_file(path: Path) -> LabelFile:
         InputError: it is no label file; where a line is at fault, it is named.
     """
     text = _text_of(path)
-    if path.suffix.lower() == ".json" or text.lstrip()[:1] in ("[", "{"):
+    if path.name.lower().removesuffix(".gz").endswith(".json") or text.lstrip()[:1] in ("[", "{"):
         return _from_json(path, text)
     lines = _lines_of(path, text)
     columns = lines[0][1].replace('"', "").split(",")
@@ -185,10 +189,15 @@ def _csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def _text_of(path: Path) -> str:
     try:
+        # Opened, a pipe or a device might never end.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UsageError(f"{path}: not a file", hint="give a label file")
         with path.open("rb") as handle:
             data = handle.read(MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})", hint="give a label file") from error
+    if data[:2] == _GZIP and len(data) <= MAX_BYTES:
+        data = _gunzipped(path, data)
     if len(data) > MAX_BYTES:
         raise InputError(f"{path.name}: larger than {MAX_BYTES // 2**20} MiB: not a label file", hint=_EXPECTED)
     try:
@@ -200,6 +209,14 @@ def _text_of(path: Path) -> str:
     if not text.strip():
         raise InputError(f"{path.name}: empty", hint=_EXPECTED)
     return text
+
+
+def _gunzipped(path: Path, data: bytes) -> bytes:
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
+            return stream.read(MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path.name}: not a whole gzip file ({error})", hint="fetch it again") from error
 
 
 def _lines_of(path: Path, text: str) -> list[tuple[int, str]]:

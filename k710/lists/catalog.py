@@ -105,6 +105,12 @@ class Catalog:
         """Clips that some row names."""
         return len(self.keys)
 
+    @property
+    def timed(self) -> Mask:
+        """Per row: whether its list says when the clip is."""
+        known: Mask = ~np.isnan(self.start_s)[self.clip]
+        return known
+
     def split_mask(self, splits: Sequence[str]) -> Mask:
         """Per row: whether its list is of one of these splits."""
         return np.array([name.split in splits for name in self.lists])[self.list_code]
@@ -152,12 +158,15 @@ class Catalog:
         return picked(pa.array(values, pa.string()), codes)
 
 
-def build_catalog(lists: Sequence[tuple[ListName, pa.Table]], ages: Mapping[str, int] | None = None) -> Catalog:
+def build_catalog(
+    lists: Sequence[tuple[ListName, pa.Table]], ages: Mapping[str, int] | None = None, *, unique_keys: bool = True
+) -> Catalog:
     """The rows of ``lists``, each a table of ``k710.lists.rows.LIST_ROWS``.
 
     Args:
         lists: every list with its rows; two of one name are an error of the caller.
         ages: number of each release, older first; None for the order of ``releases.toml``.
+        unique_keys: whether keys will name files, so that no two clips may share one.
 
     Raises:
         InputError: two different clips would have one key.
@@ -175,7 +184,7 @@ def build_catalog(lists: Sequence[tuple[ListName, pa.Table]], ages: Mapping[str,
     is_cc = _flags([t["is_cc"] for _, t in ordered])
     canonical = _ints([t["canonical"] for _, t in ordered])
     order = np.argsort(_packed(code, clip, label, is_cc), kind="stable")
-    keys, key_rank = _keys(picked(ids, video[first]), start_s[first], end_s[first])
+    keys, key_rank = _keys(picked(ids, video[first]), start_s[first], end_s[first], unique=unique_keys)
     return Catalog(
         lists=names,
         ages=np.array([ages[n.release] for n in names], dtype=np.int64),
@@ -233,8 +242,8 @@ def _numbered_ids(columns: Sequence[tuple[str, pa.ChunkedArray[Any]]]) -> tuple[
 
 def _numbered_clips(video: Codes, start_s: Seconds, end_s: Seconds) -> tuple[Codes, Ints]:
     """The number of each row's clip in order of (video, start, end), and some row of each clip."""
-    # A missing time is like any other missing one; no real time is negative.
-    low, high = np.nan_to_num(start_s, nan=-1), np.nan_to_num(end_s, nan=-1)
+    # A missing time is like any other missing one, and comes after every real time.
+    low, high = (np.where(np.isnan(times), np.inf, times) for times in (start_s, end_s))
     order = np.lexsort((high, low, video))
     differs = np.zeros(len(order), dtype=bool)
     for column in (video, low, high):
@@ -262,7 +271,7 @@ def _packed(code: npt.NDArray[np.int16], clip: Codes, label: Codes, is_cc: npt.N
     return ((code.astype(np.int64) << 31 | clip) << 18 | (label + 1)) << 2 | (is_cc + 1).astype(np.int64)
 
 
-def _keys(ids: pa.Array[Any], start_s: Seconds, end_s: Seconds) -> tuple[pa.Array[Any], Codes]:
+def _keys(ids: pa.Array[Any], start_s: Seconds, end_s: Seconds, *, unique: bool) -> tuple[pa.Array[Any], Codes]:
     """The key of each clip, as ``segments.clip_key`` makes it (without times the id alone), and its rank."""
     plain = compute.all(compute.match_substring_regex(ids, _PLAIN_ID)).as_py() is not False
     safe = ids if plain else pa.array([safe_id(str(i)) for i in ids.to_pylist()], pa.string())
@@ -275,11 +284,11 @@ def _keys(ids: pa.Array[Any], start_s: Seconds, end_s: Seconds) -> tuple[pa.Arra
 
     keys = compute.binary_join_element_wise(safe, times(start_s), times(end_s), "_")
     keys = keys if timed.all() else compute.if_else(pa.array(timed), keys, safe)
-    if not plain or not whole.all():
+    if unique and not (plain and whole.all()):
         _refuse_collisions(keys, ids)
     if plain and whole.all() and len(compute.unique(compute.binary_length(ids))) <= 1:
         return keys, np.arange(len(keys), dtype=np.int32)  # clips stand in this order already
-    return keys, compute.rank(keys).to_numpy().astype(np.int32)
+    return keys, (compute.rank(keys).to_numpy() - 1).astype(np.int32)
 
 
 def _padded(values: Seconds, width: int) -> pa.Array[Any]:

@@ -272,7 +272,9 @@ def _figures(
     facts = compared(catalog, a, b)
     video = catalog.clip_video[catalog.clip[a]]
     lists = int(catalog.list_code[a[0]]), int(catalog.list_code[b[0]])
-    overlapping, differing = facts.overlap_s > 0, facts.class_differs == 1
+    overlapping, differing, told = facts.overlap_s > 0, facts.class_differs == 1, facts.class_differs >= 0
+    # No class that could be compared is not the same as no class that differs.
+    known = bool(told.any())
     return {
         "a": str(catalog.lists[lists[0]]),
         "b": str(catalog.lists[lists[1]]),
@@ -284,8 +286,11 @@ def _figures(
         "overlapping_videos": _distinct(video[overlapping]),
         "disjoint_row_pairs": int((facts.overlap_s == 0).sum()),
         "overlap_s": round(float(np.nansum(facts.overlap_s)), 3),
-        "class_differs_row_pairs": int(differing.sum()),
-        "class_differs_videos": _distinct(video[differing]),
+        "classes_compared_row_pairs": int(told.sum()),
+        "class_differs_row_pairs": int(differing.sum()) if known else None,
+        "class_differs_videos": _distinct(video[differing]) if known else None,
+        "same_segment_classes_compared": int((facts.same_segment & told).sum()),
+        "same_segment_class_differs": int((facts.same_segment & differing).sum()),
     }
 
 

@@ -91,6 +91,8 @@ class Expected:
     """Whether each row must have a label."""
     report: bool = False
     """Leave bad rows out instead of stopping at them."""
+    may_be_empty: bool = False
+    """Whether all rows may be bad: of one split of a file, say."""
 
 
 def checked(raw: RawRows, expected: Expected, labels: LabelMap) -> tuple[pa.Table, pa.Table]:
@@ -116,12 +118,20 @@ def checked(raw: RawRows, expected: Expected, labels: LabelMap) -> tuple[pa.Tabl
             raise _error(raw, expected, problem)
         found.append((new, problem))
         bad |= new
-    if not (~bad).any():
+    if not (~bad).any() and not (expected.may_be_empty and expected.report):
         why = _error(raw, expected, found[0][1]).message if found else f"{where}: {raw.broken[0].message}"
         raise InputError(f"not one good row: {why}", hint="this is no list of the kind that it is taken for")
     rows = table.rows()
     good = rows if not bad.any() else rows.filter(pa.array(~bad))
     return good.cast(LIST_ROWS), table.bad_rows(found)
+
+
+def with_bad_rows(rows: pa.Table, bad: pa.Table) -> pa.Table:
+    """``rows`` and those of ``BAD_ROWS`` whose id could be read, which have no times and no label: to compare by id."""
+    ids = bad["id"].drop_null()
+    columns: dict[str, Any] = {"id": ids, "canonical": pa.repeat(-1, len(ids))}
+    arrays = [columns.get(f.name, pa.nulls(len(ids), f.type)) for f in LIST_ROWS]
+    return pa.concat_tables([rows, pa.table(arrays, names=LIST_ROWS.names).cast(LIST_ROWS)]) if len(ids) else rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,7 +166,8 @@ class _Table:
         self._raw = raw
         self._expected = expected
         self._labels = labels
-        self._ids = self._column("id")
+        # Blanks around an id are what editors and spreadsheets leave: no id has any.
+        self._ids = compute.utf8_trim_whitespace(self._column("id"))
         self._times = {c: _seconds(self._column(c)) for c in ("start", "end")}
         self._label = self._column("label")
         self._canonical = np.full(self.num_rows, -1, np.int16)
@@ -234,7 +245,7 @@ class _Table:
         if self._expected.id_kind == "youtube":
             good, why = compute.match_substring_regex(self._ids, _IS_ID), "is not 11 characters of A-Za-z0-9_-"
         else:
-            good, why = compute.not_equal(compute.utf8_trim_whitespace(self._ids), ""), "is not an id"
+            good, why = compute.not_equal(self._ids, ""), "is not an id"
         self._strange_ids = ~_mask(good)
         return _Problem(mask=self._strange_ids, column="id", why=lambda _: why)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from k710.config import load_releases
 from k710.errors import InputError, UsageError
 from k710.labels import LabelMap
 from k710.lists.catalog import Catalog, Ints, Mask
 from k710.lists.policy import Selection
+from k710.segments import is_youtube_id
 from k710.tables import compute, picked
 
 
@@ -61,7 +64,11 @@ def classes_named(words: Sequence[str], labels: LabelMap, flag: str) -> tuple[in
         UsageError: a name that no class has, or that two classes have in different releases; the hint tells them apart.
         InputError: the file cannot be read.
     """
+    if not words:
+        raise UsageError(f"{flag}: no class named", hint="class names, comma-separated, or @FILE")
     names = [name for word in words for name in (_lines(Path(word[1:]), flag) if word.startswith("@") else [word])]
+    if not names:
+        raise UsageError(f"{flag}: {', '.join(words)} names no class", hint="one name a line")
     return tuple(sorted({_class_named(name, labels, flag) for name in names}))
 
 
@@ -72,14 +79,23 @@ def read_ids(path: Path, flag: str) -> tuple[str, ...]:
         InputError: the file cannot be read, or a line is more than an id.
     """
     ids = _lines(path, flag)
+    all_youtube = all(release.id_kind == "youtube" for release in load_releases().values())
     for number, text in enumerate(ids, start=1):
         if any(c.isspace() or c in ",;" for c in text):
             raise InputError(f"{flag} {path}: id {number} ({text!r}) is more than one word", hint="one id a line")
+        if all_youtube and not is_youtube_id(text):
+            raise InputError(
+                f"{flag} {path}: id {number} ({text!r}) is not a YouTube id",
+                hint="11 characters of A-Za-z0-9_-, without file endings or addresses",
+            )
     return tuple(ids)
 
 
 def _lines(path: Path, flag: str) -> list[str]:
     try:
+        # Opened, a pipe or a device might never end.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"{flag} {path}: not a file", hint="a text file, one entry a line")
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         said = getattr(error, "strerror", None) or error

@@ -105,6 +105,8 @@ class _Views:
         self._policy = policy
         self._video = catalog.video
         self._selected = selected(catalog, policy.selection)
+        # A row without times holds its video out, and is no clip.
+        self._clips = catalog.timed
         self._preference = preference(catalog, policy.ranking(_releases(catalog.lists)))
         self._kept: dict[str, tuple[Ints, LeftOut]] = {}
 
@@ -120,7 +122,7 @@ class _Views:
         if spec.name not in self._kept:
             left = LeftOut()
             sources = np.array([spec.draws_on(n.release, n.split) for n in self._catalog.lists], dtype=bool)
-            rows = np.flatnonzero(sources[self._catalog.list_code])
+            rows = np.flatnonzero(sources[self._catalog.list_code] & self._clips)
             rows = left.keep(rows, self._selected[rows], "not_selected")
             for reason, holders in self._holders(spec):
                 rows = left.unless(rows, holders[self._video[rows]], reason)

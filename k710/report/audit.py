@@ -38,6 +38,7 @@ def audit_document(
     labels: LabelMap | None = None,
     pairs: RowPairs | None = None,
     minimum: int = MIN_PER_CLASS,
+    bad_rows: int = 0,
 ) -> dict[str, Any]:
     """The audit of a build as plain values, for ``audit.json``; ``statement`` is its first sentence.
 
@@ -49,13 +50,15 @@ def audit_document(
         labels: the class table; None for the packaged one.
         pairs: ``leakage.row_pairs`` of the catalog, when they are at hand.
         minimum: clips under which a class of a training view is named.
+        bad_rows: rows that could not be used; a held-out one that names a video still holds it out.
     """
     remaining = remaining_leaks(catalog, views, policy)
     labels = load_labels() if labels is None else labels
     training = [view for view in views if view.spec.split == "train"]
     return {
-        "statement": statement(policy, not_checked, [r for r in remaining if r["protected"]]),
+        "statement": statement(policy, not_checked, [r for r in remaining if r["protected"]], bad_rows),
         "not_checked": list(not_checked),
+        "bad_rows": bad_rows,
         "protect": list(policy.protect),
         "leaks_policy": policy.leaks,
         "remaining": remaining,
@@ -95,16 +98,20 @@ def lists_document(
     }
 
 
-def statement(policy: Policy, not_checked: Sequence[str], leaking: Sequence[Mapping[str, Any]]) -> str:
+def statement(
+    policy: Policy, not_checked: Sequence[str], leaking: Sequence[Mapping[str, Any]], bad_rows: int = 0
+) -> str:
     """What may be said of ``k710-train``, with what it was not checked against."""
     checked = f"protected: {','.join(policy.protect)}" if policy.protect else "nothing was protected"
     if leaking:
         listed = ", ".join(f"{r['videos']:,} with {r['list']}" for r in leaking)
         said = f"NOT leak-free ({checked}): training views share videos with protected lists ({listed})"
+        said += "; k710-val gave way and shares none with k710-train" if policy.leaks == "drop-eval" else ""
     elif policy.protect:
         said = f"leak-free against the lists given ({checked})"
     else:
         said = f"not protected against leaks ({checked})"
+    said += f"; {bad_rows:,} row{'s' * (bad_rows != 1)} could not be used (bad_rows.csv)" if bad_rows else ""
     return f"{said}; not checked: {', '.join(not_checked)}." if not_checked else f"{said}; every list was given."
 
 

@@ -14,6 +14,11 @@ _LEVELS = ("same_video", "overlapping_time", "same_bytes", "near_duplicate")
 """From the coarsest on: a document that was read from JSON has lost this order."""
 _NUM_WORST = 20
 _NUM_EXAMPLES = 3
+_UNKNOWN = "-"
+"""What stands in a table where a number is not known."""
+_MIN_FOR_HINT = 10
+_NEARLY_ALL = 0.9
+"""Part of the compared pairs of rows with different classes that makes a wrong class order likely."""
 
 
 def audit_markdown(audit: Mapping[str, Any]) -> str:
@@ -69,7 +74,24 @@ def _leaks(audit: Mapping[str, Any]) -> str:
         "other class",
         "for example",
     ]
-    return _section(title, header, rows)
+    notes = _class_notes([figures[leak["train"], leak["held_out"]] for leak in audit["leaks"]])
+    return "\n\n".join([_section(title, header, rows), *notes])
+
+
+def _class_notes(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reader must know of the column of classes."""
+    notes = []
+    if any(pair["class_differs_videos"] is None for pair in pairs):
+        notes.append(f"`{_UNKNOWN}`: no two rows have classes that can be compared.")
+    for pair in pairs:
+        # Audits of earlier versions do not have these figures.
+        compared, differing = (pair.get(f"same_segment_{k}", 0) for k in ("classes_compared", "class_differs"))
+        if not compared:
+            compared, differing = pair.get("classes_compared_row_pairs", 0), pair["class_differs_row_pairs"] or 0
+        if compared >= _MIN_FOR_HINT and differing >= _NEARLY_ALL * compared:
+            what = f"{differing:,} of {compared:,} pairs of rows of {pair['a']} and {pair['b']} have different classes"
+            notes.append(f"{what}: the order of the class numbers is probably wrong (`--class-order`).")
+    return notes
 
 
 def _own_leaks(own: Sequence[Mapping[str, Any]]) -> str:
@@ -127,7 +149,7 @@ def _lists(audit: Mapping[str, Any]) -> str:
     header = ["list", "rows", "videos", "ids twice", "with two classes", "with two segments", "rows repeated"]
     table = _section("Lists", header, [[r["list"], *(r[n] for n in names)] for r in audit["lists"]])
     bad = audit.get("bad_rows", 0)
-    return f"{table}\n\n{bad:,} more rows could not be used." if bad else table
+    return f"{table}\n\n{bad:,} more row{'' if bad == 1 else 's'} could not be used." if bad else table
 
 
 def _shared(audit: Mapping[str, Any]) -> str:
@@ -214,8 +236,8 @@ def _section(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]], t
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    body = [[f"{v:,}" if isinstance(v, int) else _cell(str(v)) for v in row] for row in rows]
-    right = [bool(rows) and all(isinstance(row[i], int) for row in rows) for i in range(len(header))]
+    body = [[_UNKNOWN if v is None else f"{v:,}" if isinstance(v, int) else _cell(str(v)) for v in row] for row in rows]
+    right = [bool(rows) and all(row[i] is None or isinstance(row[i], int) for row in rows) for i in range(len(header))]
     rule = ["---:" if r else "---" for r in right]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [[_cell(h) for h in header], rule, *body])
 

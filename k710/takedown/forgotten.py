@@ -57,7 +57,7 @@ def read_ids(source: Path | TextIO) -> list[str]:
         UsageError: the file cannot be read.
     """
     try:
-        text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source.read()
+        text = source.read_text(encoding="utf-8-sig") if isinstance(source, Path) else source.read()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"{source}: cannot be read ({error})", hint="--ids takes a text file, one id a line"

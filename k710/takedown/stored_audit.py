@@ -49,7 +49,9 @@ def audit_of_tables(
     policy = Policy(protect=tuple(audit["protect"]), leaks=audit["leaks_policy"])
     return {
         **audit,
-        "statement": statement(policy, audit["not_checked"], [r for r in remaining if r["protected"]]),
+        "statement": statement(
+            policy, audit["not_checked"], [r for r in remaining if r["protected"]], audit["bad_rows"]
+        ),
         "remaining": remaining,
         "views": [_view_figures(spec.name, members, counts) for spec in specs],
         "conflicts": _conflicts(excluded, [spec.name for spec in specs if spec.is_merged]),

@@ -62,7 +62,7 @@ def test_a_leak_fails_only_when_asked_to(k710: Run, lists: dict[str, Path], name
     assert k710(*words)[0] == 0
     code, _, err = k710(*words, "--fail-on-leak")
     assert code == expected
-    assert ("b:train shares 1 videos with d:val" in err) == bool(expected)
+    assert ("b:train shares 1 video with d:val" in err) == bool(expected)
 
 
 def test_the_files_are_written_to_out(k710: Run, lists: dict[str, Path], tmp_path: Path) -> None:
@@ -84,12 +84,21 @@ def test_columns_of_lists_in_no_known_form_are_named(k710: Run, tmp_path: Path) 
 
 def test_bad_rows_stop_or_are_said_to_be_unchecked(k710: Run, lists: dict[str, Path]) -> None:
     with lists["a"].open("a") as handle:
-        handle.write("yoga,too short,0,10,train\n")
+        handle.write("".join(f"yoga,id{i:09d},0,10,train\n" for i in range(20)) + "yoga,too short,0,10,train\n")
     words = ("audit", "--train", lists["a"], "--eval", lists["c"])
     code, _, err = k710(*words)
-    assert (code, "a.csv row 3" in err) == (3, True)
+    assert (code, "a.csv row 23" in err) == (3, True)
     code, out, _ = k710(*words, "--on-bad-row", "report")
     assert (code, "not checked: 1 row of a:train" in out) == (0, True)
+
+
+def test_what_could_not_be_checked_is_no_yes(k710: Run, lists: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "own.txt").write_text("clips/1.mp4 3\nclips/2.mp4 3\n")
+    words = ("audit", "--train", tmp_path / "own.txt", "--eval", lists["c"])
+    code, out, _ = k710(*words)
+    assert (code, "NOT CHECKED: own:train (no held-out list has ids of its kind)." in out) == (0, True)
+    code, _, err = k710(*words, "--fail-on-leak")
+    assert (code, "not checked: own:train" in err) == (1, True)
 
 
 def test_a_view_of_a_build_is_clean_and_its_lists_are_not(k710: Run, built: Path, toy: Path) -> None:

@@ -197,3 +197,29 @@ def test_a_demo_leaves_other_peoples_folders_alone(k710: Run, tmp_path: Path) ->
     assert code == 2
     assert "not a demo's folder" in err
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("flag", ["--protect", "--out", "--classes", "--releases"])
+def test_an_empty_value_is_a_variable_that_was_not_set(
+    k710: Run, lists: Callable[[str], Path], tmp_path: Path, flag: str
+) -> None:
+    code, _, err = k710("build", "--annotations", lists(GOOD), "--manifest-only", flag, "")
+    assert (code, f"{flag}: given an empty value" in err) == (2, True)
+    assert k710("build", "--annotations", lists(GOOD), "--manifest-only", f"{flag}=")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--locked", "--replan"), "locked keeps the plan as it is, and replan changes it"),
+        (("--on-bad-row", "skip"), "--on-bad-row: expected stop or report, got 'skip'"),
+        (("--prefer", "newest,k400"), "prefer must be one word or releases by name"),
+        (("--unit", "frame"), "expected one of 'video', 'segment', got 'frame'"),
+        (("--per-class", "2", "--classes", "no such class"), "--classes: no class is called 'no such class'"),
+    ],
+)
+def test_policies_that_cannot_be_end_with_2(
+    k710: Run, lists: Callable[[str], Path], tmp_path: Path, flags: tuple[str, ...], said: str
+) -> None:
+    code, _, err = k710("build", "--annotations", lists(GOOD), "--manifest-only", "--out", tmp_path / "out", *flags)
+    assert (code, said in err) == (2, True)

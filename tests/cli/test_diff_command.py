@@ -54,6 +54,15 @@ def test_a_view_is_compared_with_a_list_as_json(k710: Run, built: Path, toy: Pat
     assert [(v["view"], v["b"]) for v in document["views"]] == [("k400-val", "val.csv")]
 
 
+def test_lists_of_ids_alone_are_compared(k710: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("aaaaaaaaaaa\nbbbbbbbbbbb\n")
+    (tmp_path / "b.txt").write_text("aaaaaaaaaaa\n")
+    code, out, err = k710("diff", tmp_path / "a.txt", tmp_path / "b.txt")
+    assert (code, err) == (0, "")
+    assert "\n  bbbbbbbbbbb\n" in out
+    assert "1 row differs" in out
+
+
 @pytest.mark.parametrize(
     ("b", "arguments", "code", "said"),
     [

@@ -203,8 +203,10 @@ def test_a_folder_of_clips_is_read_by_the_names_of_its_files(tmp_path: Path) -> 
 def test_files_whose_names_hold_no_id_are_counted_as_not_checked(tmp_path: Path) -> None:
     folder = write_clips(tmp_path / "clips", f"{A}.mp4", f"{B}.mp4", "holiday.mp4")
     found = audit_lists([folder], [write_csv(tmp_path / "c.csv", [C])])
-    assert found.document["not_checked"] == [f"1 row of {tmp_path.name}/clips:train that could not be used"]
-    assert "; not checked: 1 row of" in found.document["statement"]
+    said = f"1 of 3 rows of {tmp_path.name}/clips:train (no held-out list has ids of their kind)"
+    assert found.document["not_checked"] == [said]
+    assert f"; not checked: {said}" in found.document["statement"]
+    assert found.unchecked_lists == []
 
 
 def test_a_folder_of_one_releases_lists_gives_the_side_that_is_asked_for(tmp_path: Path) -> None:
@@ -343,14 +345,6 @@ def test_a_folder_of_lists_without_one_of_the_side_that_is_asked_for_is_refused(
         ids_of(tmp_path / "lists")
 
 
-def test_a_file_of_several_splits_without_the_one_that_is_asked_for_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "both.csv"
-    path.write_text(HEADER + f"yoga,{A},0,10,val\nyoga,{B},0,10,test\n")
-    with pytest.raises(InputError, match="no training list in it, only test, val"):
-        ids_of(path)
-    assert ids_of(path, for_training=False) == {"both:val": [A], "both:test": [B]}
-
-
 @pytest.mark.parametrize("data", [b"", b"not a tar", b"\0" * 700])
 def test_what_is_no_tar_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x.tar").write_bytes(data)
@@ -395,3 +389,14 @@ def test_an_out_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", [A])
     with pytest.raises(UsageError, match="cannot be written"):
         audit_lists([path], [path], out=path)
+
+
+def test_ids_that_one_file_name_could_stand_for_are_two_videos_all_the_same(tmp_path: Path) -> None:
+    rows = [[("a b", 0, 10), ("c", 0, 10)], [("a_b", 0, 10), ("c", 0, 10)]]
+    paths = []
+    for name, own in zip(("mine", "theirs"), rows, strict=True):
+        paths.append(tmp_path / f"{name}.csv")
+        lines = [f"{i},{start},{end}" for i, start, end in own]
+        paths[-1].write_text("\n".join(["youtube_id,time_start,time_end", *lines]) + "\n")
+    (leak,) = audit_lists([paths[0]], [paths[1]]).document["leaks"]
+    assert (leak["videos"], leak["examples"]) == (1, ["c"])

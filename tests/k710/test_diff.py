@@ -337,7 +337,7 @@ def test_bad_rows_that_are_left_out_are_told(lists: Any, tmp_path: Path) -> None
     folder = lists(k400_train=TRAIN)
     (tmp_path / "train.csv").write_text((folder / "k400" / "train.csv").read_text() + "yoga,short,0,10,train\n")
     found = between(folder / "k400" / "train.csv", tmp_path / "train.csv", options=ReadOptions(on_bad_row="report"))
-    assert found.notes == (f"{tmp_path / 'train.csv'}: 1 bad rows are left out",)
+    assert found.notes == (f"{tmp_path / 'train.csv'}: 1 bad row is left out",)
     with pytest.raises(InputError, match="short"):
         between(folder / "k400" / "train.csv", tmp_path / "train.csv")
 
@@ -352,6 +352,19 @@ def test_classes_of_another_class_table_are_not_compared(lists: Any, built: Buil
     with pytest.raises(UsageError, match="another class table") as error:
         between(f"{b}:k400-train", folder / "k400" / "train.csv")
     assert "--class-table" in error.value.hint
+
+
+def test_builds_of_two_class_tables_are_compared_by_the_names_of_classes(
+    lists: Any, built: Build, tmp_path: Path
+) -> None:
+    packaged = (manifests_folder() / "classes.csv").read_text()
+    (tmp_path / "own.csv").write_text(packaged.replace("709,bull fighting,", "709,bullfight,"))
+    folder = lists(k400_train=TRAIN, k600_train=[(77, 10, "bull fighting")])
+    a, b = built(folder, "one"), built(folder, "two", class_table=tmp_path / "own.csv")
+    found = between(a, b)
+    assert found.notes[0].endswith("classes are compared by name")
+    assert found.notes[1] == "classes whose rows moved: bull fighting -> bullfight (2 rows)"
+    assert "view k400-train: " not in " ".join(line for line in found.lock if "class numbers" not in line)
 
 
 def test_a_list_is_read_with_the_class_table_of_the_build(lists: Any, built: Build, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,12 +18,15 @@ from k710.errors import InputError
 from k710.labels import MERGED, LabelMap
 from k710.lists.dialects.classes import has_numbers, named
 from k710.lists.dialects.container import is_archive, member_names, read_file, read_members, unpacked
+from k710.lists.dialects.ids import bare_id, youtube_mask
 from k710.lists.dialects.names import list_name
 from k710.lists.dialects.options import DEFAULT_OPTIONS, ReadOptions
-from k710.lists.dialects.paths import id_kind_of, located
+from k710.lists.dialects.paths import located
 from k710.lists.dialects.raw import RawRows, printable
 from k710.lists.dialects.recognise import read_raw
 from k710.lists.rows import Expected, checked, encoded, recoded, split_of
+
+_NEARLY_ALL = 0.9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,11 +44,11 @@ class ForeignList:
     sha256: str
     """Of the file's bytes as they lie on the disk; the archive's for a member."""
     rows: pa.Table
-    """``LIST_ROWS``; ``canonical`` is -1 without a taxonomy."""
+    """``LIST_ROWS``; ``canonical`` is -1 without a taxonomy. An id is YouTube's where it has that form, else opaque."""
     bad_rows: pa.Table
     """``BAD_ROWS``."""
-    id_kind: str
-    """``youtube``, or ``opaque`` when less than half of the ids have that form."""
+    member: str | None = None
+    """Its name in the archive; None: the file is the list."""
 
 
 def read_foreign(
@@ -77,7 +79,11 @@ def read_foreign(
     if not wanted:
         raise InputError(f"{path.name}: no annotation lists in the archive", hint="expected train.csv, val.json, ...")
     found = read_members(raw, path.name, set(wanted))
-    return [f for m in wanted for f in _lists(found[m], f"{path.name}/{m}", sha256, labels, options, taxonomy)]
+    return [
+        dataclasses.replace(f, member=m)
+        for m in wanted
+        for f in _lists(found[m], f"{path.name}/{m}", sha256, labels, options, taxonomy)
+    ]
 
 
 def _lists_in(members: Sequence[str]) -> list[str]:
@@ -98,10 +104,10 @@ def _lists(
 ) -> list[ForeignList]:
     name = printable(name)
     raw = read_raw(data, name, options)
-    kind = id_kind_of(raw)
-    raw = located(raw, kind)
-    if kind == "youtube":
-        raw = dataclasses.replace(raw, columns={**raw.columns, "id": recoded(raw.columns["id"], _bare)})
+    if "id" in raw.columns:
+        raw = dataclasses.replace(raw, columns={**raw.columns, "id": recoded(raw.columns["id"], bare_id)})
+    kind = _id_kind(raw)
+    raw = located(raw, None)
     if taxonomy is None and options.class_order is not None and has_numbers(raw):
         taxonomy = class_order(options.class_order, labels).taxonomy
     raw = named(raw, name, labels, taxonomy, options.class_order)
@@ -110,7 +116,7 @@ def _lists(
     expected = Expected(where=name, taxonomy=taxonomy, id_kind=kind, times=False, report=options.on_bad_row == "report")
     known = list_name(PurePosixPath(name).name)
     own_split = known.split if known is not None else None
-    return [
+    found = [
         ForeignList(
             name=f"{name}:{split}" if several and split else name,
             split=split or own_split,
@@ -119,16 +125,23 @@ def _lists(
             sha256=sha256,
             rows=rows,
             bad_rows=bad,
-            id_kind=kind,
         )
         for split, several, part in _by_split(raw)
-        for rows, bad in [checked(part, dataclasses.replace(expected, split=split or own_split), labels)]
+        for rows, bad in [
+            checked(part, dataclasses.replace(expected, split=split or own_split, may_be_empty=several), labels)
+        ]
     ]
+    if not any(one.rows.num_rows for one in found):
+        raise InputError(f"{name}: not one good row", hint="this is no list of the kind that it is taken for")
+    return found
 
 
-def _bare(text: str) -> str:
-    """An id without ActivityNet's ``v_``."""
-    return text[2:] if len(text) == 13 and re.fullmatch(r"v_[A-Za-z0-9_-]{11}", text) else text
+def _id_kind(raw: RawRows) -> str:
+    """What an id must be: YouTube's where the column says so and nearly all are, so that another is damage."""
+    if raw.dialect != "official":
+        return "opaque"
+    found = youtube_mask(raw.columns["id"])
+    return "youtube" if found.sum() >= _NEARLY_ALL * len(found) else "opaque"
 
 
 def _taxonomy_of(raw: RawRows, labels: LabelMap) -> str | None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from k710.errors import InputError
 from k710.lists.dialects.delimited import MAX_LINES
+from k710.lists.dialects.ids import id_in_address
 from k710.lists.dialects.options import ReadOptions
 from k710.lists.dialects.raw import Body, BrokenRow, RawRows, strings
 
@@ -26,9 +27,11 @@ _NUMBERS = re.compile(r"-?[0-9]+(?:[\s,;|]+-?[0-9]+)*")
 _HEADERS = ("path", "video", "video_path", "file", "filename", "file_name", "name", "original_vido_id", "clip")
 _YOUTUBE = r"(?:v_)?(?P<id>[A-Za-z0-9_-]{11})"
 _MILLISECONDS = re.compile(_YOUTUBE + r"_(?P<start_ms>[0-9]{9})_(?P<end_ms>[0-9]{9})")
-_LEADING = re.compile(r"(?:(?P<id>[A-Za-z0-9_-]{11})|v_(?P<v>[A-Za-z0-9_-]{11}))(?![A-Za-z0-9-]).*", re.DOTALL)
+# A letter or digit after the 11 characters: a longer word, such as UCF's `v_ApplyEyeMakeup_g01_c01`, and no id.
+_LEADING = re.compile(r"(?:(?P<id>[A-Za-z0-9_-]{11})|v_(?P<v>[A-Za-z0-9_-]{11}))(?![A-Za-z0-9]).*", re.DOTALL)
+_FRAMES = ("frame", "frames", "image", "images", "img", "imgs", "jpg", "jpgs", "rgb", "flow")
+"""What the folder of a video's frames is called when the folder above it bears the video's name."""
 _SHOWN = 200
-_SAMPLE = 10_000
 _MAX_LINE = 1 << 14
 
 
@@ -69,28 +72,21 @@ def read_paths(body: Body, _options: ReadOptions) -> RawRows:
     return RawRows(dialect="paths", columns=columns, numbers=np.asarray(numbers, dtype=np.int64), broken=tuple(broken))
 
 
-def id_kind_of(raw: RawRows) -> str:
-    """``youtube`` when at least half of a sample of the ids, or of the names of files, have one; else ``opaque``."""
-    values = raw.columns["id" if "id" in raw.columns else "path"]
-    some = values.take(pa.array(range(0, len(values), len(values) // _SAMPLE + 1), pa.int64())).to_pylist()
-    if "id" in raw.columns:
-        found = [re.fullmatch(_YOUTUBE, i or "") is not None for i in some]
-    else:
-        found = [_place(stem(p or ""), CLIP_PATTERN, "youtube")[0] is not None for p in some]
-    return "youtube" if sum(found) * 2 >= len(found) else "opaque"
-
-
-def located(raw: RawRows, id_kind: str, pattern: str = CLIP_PATTERN) -> RawRows:
+def located(raw: RawRows, id_kind: str | None, pattern: str = CLIP_PATTERN) -> RawRows:
     """``raw`` with the ids, times and class folders that its paths hold, where it has no columns of its own for them.
 
     A YouTube id is the first 11 characters of the file's name, after ``v_`` where ActivityNet wrote that; a name that
-    has none is kept whole, for the check to refuse.
+    has none is kept whole, for the check to refuse. Without an ``id_kind`` each path is looked at by itself: it may be
+    an address of YouTube, or a folder of frames below one that bears the id, and a name without such an id is opaque.
     """
     if "path" not in raw.columns:
         return raw
     paths = _paths(raw)
     stems = [stem(p) for p in paths]
-    places = [_place(s, pattern, id_kind) for s in stems]
+    if id_kind is None:
+        places = [_place_of_any_kind(p, pattern) for p in paths]
+    else:
+        places = [_place(s, pattern, id_kind) for s in stems]
     columns: dict[str, pa.Array[Any]] = {
         "id": strings([place[0] or s for place, s in zip(places, stems, strict=True)]),
         "folder": strings([_folder(p) for p in paths]),
@@ -106,7 +102,7 @@ def stem(path: str) -> str:
 
 
 def _paths(raw: RawRows) -> list[str]:
-    return [p or "" for p in raw.columns["path"].to_pylist()]
+    return [(p or "").strip() for p in raw.columns["path"].to_pylist()]
 
 
 def _folder(path: str) -> str | None:
@@ -136,6 +132,16 @@ def _frames(line: str) -> tuple[str, str | None] | None:
     if first == len(words) or not re.search(r"[/\\]", path):
         return None
     return path, words[-1] if words[-1] != "-1" else None
+
+
+def _place_of_any_kind(path: str, pattern: str) -> tuple[str | None, str | None, str | None]:
+    """As ``_place``, of YouTube's kind where the path has such an id, else opaque."""
+    if (video := id_in_address(path)) is not None:
+        return video, None, None
+    parts = re.split(r"[/\\]", path.rstrip("/\\"))
+    name = stem(parts[-2] if parts[-1].lower() in _FRAMES and len(parts) > 1 else parts[-1])
+    found = _place(name, pattern, "youtube")
+    return found if found[0] is not None else _place(name, pattern, "opaque")
 
 
 def _place(name: str, pattern: str, id_kind: str) -> tuple[str | None, str | None, str | None]:

@@ -83,6 +83,8 @@ def body(data: bytes, where: str) -> Body:
     if data[:4] == b"PAR1":
         return Body(data=data, where=where)
     text = data.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n \t")
+    if b"\n" not in text:  # lines may end as they did on old Macs
+        text = text.replace(b"\r", b"\n")
     if not text:
         raise InputError(f"{where}: empty file", hint="fetch it again, or take it out of the folder")
     if not text.isascii():

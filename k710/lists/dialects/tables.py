@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 
 from k710.errors import InputError
 from k710.lists.dialects.delimited import DELIMITERS, MAX_LINES, read_cells, split_line
+from k710.lists.dialects.ids import holds_youtube_id
 from k710.lists.dialects.official import NAMES
 from k710.lists.dialects.options import ReadOptions
 from k710.lists.dialects.paths import is_path
 from k710.lists.dialects.raw import Body, RawRows, numbered
 from k710.tables import compute
 
-_ID = re.compile(r"(?:v_)?[A-Za-z0-9_-]{11}")
 _NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 _SPLIT = re.compile(r"train|training|val|validate|validation|test|testing|holdout|holdout_test", re.IGNORECASE)
 _SAMPLE_BYTES = 1 << 15
@@ -224,7 +224,12 @@ def _numeric(columns: list[list[str]], numbers: list[int]) -> list[tuple[str, st
 
 
 def _kind(cells: list[str]) -> str:
-    for name, test in (("number", _NUMBER.fullmatch), ("split", _SPLIT.fullmatch), ("id", _ID.fullmatch)):
-        if cells and sum(test(c) is not None for c in cells) * 20 >= len(cells) * 19:
+    tests: tuple[tuple[str, Callable[[str], object]], ...] = (
+        ("number", _NUMBER.fullmatch),
+        ("split", _SPLIT.fullmatch),
+        ("id", holds_youtube_id),
+    )
+    for name, test in tests:
+        if cells and sum(bool(test(c)) for c in cells) * 20 >= len(cells) * 19:
             return name
     return "path" if cells and sum(map(is_path, cells)) * 20 >= len(cells) * 19 else "text"

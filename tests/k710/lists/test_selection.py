@@ -52,3 +52,18 @@ def test_a_line_that_is_more_than_an_id_is_refused(tmp_path: Path) -> None:
     file.write_text("aaaaaaaaaaa,3,13\n")
     with pytest.raises(InputError, match=r"--exclude-ids .*ids.csv: id 1 \('aaaaaaaaaaa,3,13'\) is more than one word"):
         read_ids(file, "--exclude-ids")
+
+
+@pytest.mark.parametrize("line", ["aaaaaaaaaaa.mp4", "https://youtu.be/aaaaaaaaaaa", "notanid"])
+def test_what_is_no_id_is_not_taken_for_one_that_no_list_has(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "ids.txt"
+    file.write_text(f"bbbbbbbbbbb\n{line}\n")
+    with pytest.raises(InputError, match=r"id 2 .* is not a YouTube id"):
+        read_ids(file, "--exclude-ids")
+
+
+def test_a_file_without_a_name_is_not_every_class(tmp_path: Path) -> None:
+    file = tmp_path / "classes.txt"
+    file.write_text("# none\n")
+    with pytest.raises(UsageError, match="names no class"):
+        named(f"@{file}")

@@ -24,7 +24,7 @@ def test_a_list_of_files_without_times_is_read(foreign_lists: Foreign) -> None:
     assert found.rows["id"].to_pylist() == ["---QUuC4vJs", "aaaaaaaaaaa"]
     assert found.rows["start_s"].to_pylist() == [None, None]
     assert found.rows["label"].to_pylist() == [None, None]
-    assert (found.dialect, found.id_kind, found.taxonomy, found.split) == ("paths", "youtube", None, None)
+    assert (found.dialect, found.taxonomy, found.split) == ("paths", None, None)
 
 
 def test_numbers_without_an_order_stay_numbers(foreign_lists: Foreign) -> None:
@@ -82,13 +82,12 @@ def test_splits_of_one_file_are_lists(foreign_lists: Foreign) -> None:
     ]
     assert [f.rows["id"].to_pylist()[0] for f in lists] == ["aaaaaaaaaaa", "bbbbbbbbbbb", "ccccccccccc"]
     assert lists[2].rows["start_s"].to_pylist() == [None]
-    assert {(f.id_kind, f.dialect) for f in lists} == {("youtube", "activitynet")}
+    assert {f.dialect for f in lists} == {"activitynet"}
 
 
 def test_ids_of_other_kinds_are_kept_whole(foreign_lists: Foreign) -> None:
     text = "".join(f"ucf/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c{n:02d}.avi {n}\n" for n in range(9))
     (found,) = foreign_lists(text)
-    assert found.id_kind == "opaque"
     assert found.rows["id"].to_pylist()[0] == "v_ApplyEyeMakeup_g01_c00"
 
 
@@ -98,10 +97,53 @@ def test_an_id_that_begins_with_v_is_itself(foreign_lists: Foreign, name: str) -
     assert found.rows["id"].to_pylist() == ["v_abcdefghi"]
 
 
-@pytest.mark.parametrize("name", ["aaaa_aa_-__", "aaaa_aa_-___256", "aaaa_aa_-__.f137", "aaaa_aa_-___000001_000011_x"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "aaaa_aa_-__",
+        "aaaa_aa_-__-00",
+        "aaaa_aa_-__-1-11",
+        "aaaa_aa_-___256",
+        "aaaa_aa_-__.f137",
+        "aaaa_aa_-___000001_000011_x",
+    ],
+)
 def test_the_id_is_the_first_11_characters_of_the_name(foreign_lists: Foreign, name: str) -> None:
     (found,) = foreign_lists(f"x/{name}.mp4 1\n")
     assert found.rows["id"].to_pylist() == ["aaaa_aa_-__"]
+
+
+def test_each_path_is_of_its_own_kind(foreign_lists: Foreign) -> None:
+    (found,) = foreign_lists("own/1.mp4 0\nown/2.mp4 0\nown/3.mp4 0\nk/aaaaaaaaaaa_000001_000011.mp4 0\n")
+    assert found.rows["id"].to_pylist() == ["1", "2", "3", "aaaaaaaaaaa"]
+
+
+def test_a_folder_of_frames_has_the_id_of_the_folder_above(foreign_lists: Foreign) -> None:
+    (found,) = foreign_lists("k/aaaaaaaaaaa/frames 300 5\nk/bbbbbbbbbbb/frames 300 5\n")
+    assert found.rows["id"].to_pylist() == ["aaaaaaaaaaa", "bbbbbbbbbbb"]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        " aaaaaaaaaaa ",
+        "https://www.youtube.com/watch?v=aaaaaaaaaaa&t=3",
+        "https://youtube.com/watch?t=3&v=aaaaaaaaaaa",
+        "https://youtu.be/aaaaaaaaaaa",
+        "youtube.com/embed/aaaaaaaaaaa",
+        "https://m.youtube.com/shorts/aaaaaaaaaaa",
+    ],
+)
+def test_an_id_is_found_in_its_cell(foreign_lists: Foreign, cell: str) -> None:
+    (found,) = foreign_lists(f"video;what\n{cell};x\n", columns={"id": "video", "label": "what"})
+    assert found.rows["id"].to_pylist() == ["aaaaaaaaaaa"]
+
+
+def test_lines_that_end_in_a_carriage_return_alone_are_lines(foreign_lists: Foreign) -> None:
+    (found,) = foreign_lists("label,youtube_id,time_start,time_end\rabseiling,aaaaaaaaaaa, 1 , 11\r")
+    assert found.rows.select(["id", "start_s", "end_s"]).to_pylist() == [
+        {"id": "aaaaaaaaaaa", "start_s": 1.0, "end_s": 11.0}
+    ]
 
 
 def test_bare_ids_are_a_list(foreign_lists: Foreign) -> None:
