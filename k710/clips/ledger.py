@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from k710.clips.make import ClipOutcome
-from k710.config import to_mapping
+from k710 import atomic
+from k710.clips.outcomes import ClipOutcome
+
+if TYPE_CHECKING:
+    from k710.clips.make import ClipJob
 
 SCHEMA = "k710.ledger/1"
+
+_NAMES = tuple(field.name for field in fields(ClipOutcome))
+_DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(ClipOutcome) if field.default is not MISSING}
 
 
 class Ledger:
@@ -45,9 +52,11 @@ class Ledger:
 
     def add_all(self, outcomes: Sequence[ClipOutcome]) -> None:
         """Record outcomes, durably, waiting for the disk once."""
+        if not outcomes:
+            return
         for outcome in outcomes:
             # Fields at their defaults are left out: most lines of a build with few videos say `missing` and no more.
-            facts = {name: value for name, value in to_mapping(outcome).items() if value}
+            facts = {name: value for name in _NAMES if (value := getattr(outcome, name)) != _DEFAULTS.get(name)}
             record = {"schema": SCHEMA, "encode": self._encode_digest, **facts}
             self._handle.write(json.dumps(record, sort_keys=True).encode() + b"\n")
         self._handle.flush()
@@ -64,6 +73,14 @@ class Ledger:
                 if record.pop("schema") == SCHEMA and record.pop("encode") == self._encode_digest:
                     record["notes"] = tuple(record.get("notes", ()))
                     self.outcomes[record["key"]] = ClipOutcome(**record)
+
+
+def on_the_disk(make: Callable[[ClipJob], ClipOutcome], job: ClipJob) -> ClipOutcome:
+    """What ``make`` makes of a job, told when the bytes are on the disk; for the worker, so that none waits for all."""
+    outcome = make(job)
+    if outcome.sha256:
+        atomic.sync_file(job.target)
+    return outcome
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

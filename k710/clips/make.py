@@ -7,12 +7,30 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from k710.clips.media import EncodeConfig, Unusable, VideoFacts, probe, transcode
+from k710.clips.cuts import cut_out, keep_all
+from k710.clips.media import EncodeConfig, remux, transcode
+from k710.clips.outcomes import (
+    AMBIGUOUS,
+    CORRUPT,
+    MISSING,
+    NEEDS_CUT,
+    OK,
+    TOO_LARGE,
+    TOO_SHORT,
+    TRUNCATED,
+    ClipOutcome,
+    Unusable,
+)
+from k710.clips.probing import VideoFacts, probe
 from k710.clips.sources.local import Candidate
+from k710.clips.verify import Decoded, decode
 from k710.segments import Segment
 
-OK = "ok"
-MISSING = "missing"
+MAX_LONGER_S = 60.0
+"""How much longer than its segment a file may be that is named as trimmed; people cut at keyframes, or leave a rim."""
+
+_LOST_TO_ROUNDING = 3
+_PLAIN = ("yuv420p", "yuvj420p")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,41 +42,9 @@ class ClipJob:
     candidates: tuple[Candidate, ...]
     """Files to try, best first."""
     target: Path
-    """Where to write the mp4; whoever runs the job gives it its final name."""
+    """Where to write the mp4; whoever runs the job gives it its final name. Nothing is written under ``none``."""
     encode: EncodeConfig
     """How."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClipOutcome:
-    """What became of a clip."""
-
-    key: str
-    """The clip."""
-    status: str
-    """``ok``, or why there is none: ``missing``, ``ambiguous``, ``too_short`` or a status of ``media.Unusable``."""
-    detail: str = ""
-    """One line for people."""
-    source: str = ""
-    """Name of the file it is from; empty when there was none."""
-    frames: int = 0
-    """Frames in the clip."""
-    fps: float = 0.0
-    """Its constant frame rate."""
-    width_px: int = 0
-    """Its width."""
-    height_px: int = 0
-    """Its height."""
-    codec: str = ""
-    """Its codec."""
-    size_bytes: int = 0
-    """Size of the mp4."""
-    sha256: str = ""
-    """Of the mp4."""
-    notes: tuple[str, ...] = ()
-    """What was unusual about the source, and what was done about it."""
-    tried: str = ""
-    """Digest of the candidates' names, sizes and times: a failed clip is tried again when it changes."""
 
 
 def make_clip(job: ClipJob) -> ClipOutcome:
@@ -66,12 +52,12 @@ def make_clip(job: ClipJob) -> ClipOutcome:
     tried = fingerprint(job.candidates)
     failures = []
     for candidate in job.candidates:
-        outcome = _from_file(job, candidate)
+        outcome = _from_file(job, candidate, tried)
         if isinstance(outcome, ClipOutcome):
             return outcome
         failures.append((candidate.name, outcome))
     if not failures:
-        return ClipOutcome(key=job.segment.key, status=MISSING, tried=tried)
+        return ClipOutcome(key=job.segment.key, status=MISSING, detail="no file is named after it", tried=tried)
     name, first = failures[0]
     return ClipOutcome(key=job.segment.key, status=first.status, detail=first.detail, source=name, tried=tried)
 
@@ -87,59 +73,116 @@ def fingerprint(candidates: tuple[Candidate, ...]) -> str:
             facts = f"{stat.st_size} {stat.st_mtime_ns}"
         except OSError:
             facts = "gone"
-        digest.update(os.fsencode(candidate.path) + f"\0{candidate.may_be_trimmed}\0{facts}\n".encode())
+        claim = f"{candidate.may_be_trimmed}\0{candidate.videos_are}"
+        digest.update(os.fsencode(candidate.path) + f"\0{claim}\0{facts}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def _from_file(job: ClipJob, candidate: Candidate) -> ClipOutcome | Unusable:
-    path = Path(candidate.path)
+def _from_file(job: ClipJob, candidate: Candidate, tried: str) -> ClipOutcome | Unusable:
     try:
         # ffmpeg's argument list is text: a path that is none can be named in the report, but not opened.
         candidate.path.encode()
-        facts = probe(path)
+        facts = probe(Path(candidate.path))
     except UnicodeEncodeError:
-        return Unusable(status="unreadable", detail="its path is not UTF-8")
+        return Unusable(status=CORRUPT, detail="its path is not UTF-8")
     except OSError as error:
-        return Unusable(status="unreadable", detail=str(error.strerror))
+        return Unusable(status=CORRUPT, detail=f"it cannot be read ({error.strerror})")
     if isinstance(facts, Unusable):
         return facts
-    cut = _cut(job.segment, candidate, facts)
-    if isinstance(cut, Unusable):
-        return cut
-    failure = transcode(path, job.target, facts, job.encode, cut=cut)
+    trimmed = _is_trimmed(job.segment, candidate, facts)
+    if isinstance(trimmed, Unusable):
+        return trimmed
+    if job.encode.needs_trimmed:
+        if not trimmed:
+            return Unusable(status=NEEDS_CUT, detail=f"a whole video, which `{job.encode.encode}` cannot cut")
+        return _as_it_is(job, candidate, facts, tried)
+    return _encoded(job, candidate, facts, tried, trimmed=trimmed)
+
+
+def _is_trimmed(segment: Segment, candidate: Candidate, facts: VideoFacts) -> bool | Unusable:
+    """Whether a file is the clip, or else the whole video; or why it is neither."""
+    fits = facts.duration_s <= segment.duration_s + 1
+    if candidate.timed or candidate.videos_are == "clips" or (candidate.videos_are == "auto" and fits):
+        if not candidate.may_be_trimmed:
+            return Unusable(status=AMBIGUOUS, detail="an untimed file that two segments of the video could claim")
+        if facts.duration_s > segment.duration_s + MAX_LONGER_S:
+            lasts = f"it lasts {facts.duration_s:,.0f} s, its segment {segment.duration_s:g} s"
+            return Unusable(status=TOO_LARGE, detail=lasts)
+        return True
+    if facts.end_s <= segment.start_s:
+        return Unusable(status=TOO_SHORT, detail=f"the video ends at {facts.end_s:.1f} s, before the segment starts")
+    if facts.end_s >= segment.end_s - 0.5 or candidate.videos_are == "originals":
+        return False
+    return Unusable(status=AMBIGUOUS, detail=f"{facts.duration_s:.1f} s is neither the clip nor the whole video")
+
+
+def _encoded(
+    job: ClipJob, candidate: Candidate, facts: VideoFacts, tried: str, *, trimmed: bool
+) -> ClipOutcome | Unusable:
+    times = (facts.times_s, facts.tick_s, facts.declared_rate)
+    segment = job.segment
+    cut = keep_all(*times) if trimmed else cut_out(*times, start_s=segment.start_s, end_s=segment.end_s)
+    failure = transcode(Path(candidate.path), job.target, facts, cut, job.encode)
     if failure is not None:
         return failure
-    made = probe(job.target)
+    made = decode(job.target, "full")
     if isinstance(made, Unusable):
-        return Unusable(status="too_short" if cut else "encode_failed", detail=f"nothing was encoded ({made.status})")
+        return Unusable(status=CORRUPT, detail=f"what was encoded cannot be decoded ({made.detail or made.status})")
     # A source that breaks off in the middle decodes without an error code, to fewer frames.
-    if cut is None and not facts.variable_rate and made.frames < facts.frames - 1:
-        return Unusable(status="truncated", detail=f"{made.frames} of {facts.frames} frames could be decoded")
-    return _outcome(job, candidate, facts, made, cut)
+    if made.frames < cut.num_frames - (_LOST_TO_ROUNDING if cut.variable else 1):
+        return Unusable(status=TRUNCATED, detail=f"{made.frames} of {cut.num_frames} frames could be decoded")
+    notes = {"cut from the whole video": not trimmed} | _common_notes(segment, made)
+    notes |= {
+        "variable frame rate, now constant": cut.variable,
+        f"turned by {facts.rotation} degrees": facts.rotation != 0,
+        f"pixels were {_ratio(facts)}, now square": facts.pixel_aspect != 1,
+        "deinterlaced": facts.interlaced,
+        f"was {facts.pixel_format}": facts.pixel_format not in _PLAIN,
+        "no sound in the source": job.encode.keep_audio and facts.sound is None,
+    }
+    return _outcome(job, candidate, made, tried, notes)
 
 
-def _cut(segment: Segment, candidate: Candidate, facts: VideoFacts) -> tuple[float, float] | Unusable | None:
-    """None for a trimmed file; the range to cut from a whole video; or why the file is neither."""
-    if candidate.timed:
-        return None
-    trimmed = facts.duration_s <= segment.duration_s + 1
-    if trimmed and candidate.may_be_trimmed:
-        return None
-    if trimmed:
-        return Unusable(status="ambiguous", detail="an untimed file that two segments of the video could claim")
-    if facts.duration_s <= segment.start_s:
-        return Unusable(
-            status="too_short", detail=f"the video ends at {facts.duration_s:.1f} s, before the segment starts"
-        )
-    if facts.duration_s >= segment.end_s - 0.5:
-        return segment.start_s, segment.end_s
-    return Unusable(status="ambiguous", detail=f"{facts.duration_s:.1f} s is neither the clip nor the whole video")
+def _as_it_is(job: ClipJob, candidate: Candidate, facts: VideoFacts, tried: str) -> ClipOutcome | Unusable:
+    """The outcome of a trimmed file that is copied, or stays where it is."""
+    path = Path(candidate.path)
+    if job.encode.encode == "copy":
+        keep_audio = job.encode.keep_audio
+        failure = remux(path, job.target, facts, keep_audio=keep_audio, length_s=facts.end_s)
+        if failure is not None:
+            return failure
+        path = job.target
+    made = decode(path, "ends")
+    if isinstance(made, Unusable):
+        return made
+    if made.frames < facts.frames - 1:
+        return Unusable(status=TRUNCATED, detail=f"{made.frames} of {facts.frames} frames")
+    notes = _common_notes(job.segment, made) | {
+        "variable frame rate": facts.variable_rate,
+        f"to be turned by {facts.rotation} degrees": facts.rotation != 0,
+        f"pixels are {_ratio(facts)}": facts.pixel_aspect != 1,
+        "interlaced": facts.interlaced,
+        f"is {facts.pixel_format}": facts.pixel_format not in _PLAIN,
+        "no sound in the source": job.encode.keep_audio and facts.sound is None,
+    }
+    return _outcome(job, candidate, made, tried, notes)
 
 
-def _outcome(
-    job: ClipJob, candidate: Candidate, facts: VideoFacts, made: VideoFacts, cut: tuple[float, float] | None
-) -> ClipOutcome:
-    data = job.target.read_bytes()
+def _common_notes(segment: Segment, made: Decoded) -> dict[str, bool]:
+    return {
+        f"shorter than its segment: {made.duration_s:.2f} s": made.duration_s < segment.duration_s - 0.5,
+        "black picture": made.black,
+        "frozen picture": made.frozen and not made.black,
+    }
+
+
+def _ratio(facts: VideoFacts) -> str:
+    return f"{facts.pixel_aspect.numerator}:{facts.pixel_aspect.denominator}"
+
+
+def _outcome(job: ClipJob, candidate: Candidate, made: Decoded, tried: str, notes: dict[str, bool]) -> ClipOutcome:
+    in_place = job.encode.encode == "none"
+    data = b"" if in_place else job.target.read_bytes()
     return ClipOutcome(
         key=job.segment.key,
         status=OK,
@@ -149,20 +192,9 @@ def _outcome(
         width_px=made.width_px,
         height_px=made.height_px,
         codec=made.codec,
-        size_bytes=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-        notes=_notes(job.segment, facts, made, cut),
-        tried=fingerprint(job.candidates),
+        size_bytes=Path(candidate.path).stat().st_size if in_place else len(data),
+        sha256="" if in_place else hashlib.sha256(data).hexdigest(),
+        path=candidate.path if in_place else "",
+        notes=tuple(note for note, applies in notes.items() if applies),
+        tried=tried,
     )
-
-
-def _notes(segment: Segment, facts: VideoFacts, made: VideoFacts, cut: tuple[float, float] | None) -> tuple[str, ...]:
-    notes = {
-        "cut from the whole video": cut is not None,
-        f"shorter than its segment: {made.duration_s:.2f} s": made.duration_s < segment.duration_s - 0.5,
-        "variable frame rate, now constant": facts.variable_rate,
-        f"turned by {facts.rotation} degrees": facts.rotation != 0,
-        "deinterlaced": facts.interlaced,
-        f"was {facts.pixel_format}": facts.pixel_format not in ("yuv420p", "yuvj420p"),
-    }
-    return tuple(note for note, applies in notes.items() if applies)

@@ -95,8 +95,13 @@ class Clip:
     """``timed``, ``folder``, ``untimed`` or ``original``."""
     plant: str = ""
     """Planted case that the clip belongs to; empty for an ordinary one."""
-    status: str = "ok"
-    """How the file ends: ``ok``, ``missing``, ``truncated``, ``unreadable``, ``empty_file`` or ``html``."""
+    file: str = "ok"
+    """What becomes of the file: ``ok``, ``missing``, ``truncated``, ``unreadable``, ``empty_file`` or ``html``."""
+
+    @property
+    def status(self) -> str:
+        """What a build must make of the file: an outcome's status."""
+        return {"unreadable": "truncated", "empty_file": "not_a_video", "html": "not_a_video"}.get(self.file, self.file)
 
 
 def make_plan(config: SynthConfig) -> tuple[Clip, ...]:
@@ -247,7 +252,7 @@ def _plant_clips(config: SynthConfig, plant: Plant, number: int, role: Role, oth
             path=_path(segment, plant.layout, places[0]),
             layout=plant.layout,
             plant=plant.kind,
-            status=plant.status,
+            file=plant.file,
         )
         start = start + form.segment_s + 1
 

@@ -15,16 +15,16 @@ class Plant:
     """For each segment, the lists it stands in, as ``k600:val``; ``!`` marks a list that says another class."""
     layout: str = "timed"
     """How its file lies on disk: ``timed``, or ``original`` for one file with all segments."""
-    status: str = "ok"
-    """How its file ends, as in ``Clip``."""
+    file: str = "ok"
+    """What becomes of its file, as in ``Clip``."""
 
 
 def _leak(lists: str) -> Plant:
     return Plant(kind="leak", segments=(tuple(lists.split()),))
 
 
-def _broken(status: str, lists: str) -> Plant:
-    return Plant(kind="broken_file", segments=(tuple(lists.split()),), status=status)
+def _broken(file: str, lists: str) -> Plant:
+    return Plant(kind="broken_file", segments=(tuple(lists.split()),), file=file)
 
 
 PLANTS = (

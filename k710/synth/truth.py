@@ -32,7 +32,7 @@ class Row:
     label: str | None
     """Official name of the class in this release; None where the list has no label column."""
     status: str
-    """How the clip's file ends, as in ``Clip``."""
+    """What a build must make of the clip's file, as in ``Clip``."""
 
 
 def rows_of(plan: Sequence[Clip]) -> list[Row]:
@@ -181,8 +181,8 @@ def _only(release: str) -> Callable[[Sequence[Clip]], bool]:
     return lambda clips: _releases(clips) == {release}
 
 
-def _ends(status: str) -> Callable[[Sequence[Clip]], bool]:
-    return lambda clips: clips[0].status == status
+def _ends(file: str) -> Callable[[Sequence[Clip]], bool]:
+    return lambda clips: clips[0].file == file
 
 
 def _leaks(clips: Sequence[Clip]) -> bool:

@@ -26,7 +26,8 @@ from k710.synth.truth import Row, rows_of, truth_of
 SCHEMA = "k710.synth"
 VERSION = 1
 
-_ENCODE = EncodeConfig(short_side_px=720, crf=23, preset="veryfast", gop=15)
+_ENCODE = EncodeConfig(short_side_px=720, crf=23, preset="veryfast")
+_GOP = 15
 _TAIL_S = 2
 _HTML = b"<!DOCTYPE html>\n<html><head><title>429 Too Many Requests</title></head><body>Sign in</body></html>\n"
 
@@ -114,15 +115,15 @@ class FileJob:
 def write_file(job: FileJob) -> None:
     """Draw, encode and commit one video, or what stands for a broken one."""
     clip = job.clips[0]
-    if clip.status in ("empty_file", "html"):
-        atomic.write_bytes(job.target, _HTML if clip.status == "html" else b"")
+    if clip.file in ("empty_file", "html"):
+        atomic.write_bytes(job.target, _HTML if clip.file == "html" else b"")
         return
     frames_THWC = _whole_video(job.clips) if clip.layout == "original" else draw(clip.base)
     with atomic.replacing(job.target) as partial:
-        encode_frames(frames_THWC, partial, fps=clip.form.fps, config=_ENCODE, tone_hz=clip.form.tone_hz)
-        if clip.status in ("truncated", "unreadable"):
+        encode_frames(frames_THWC, partial, fps=clip.form.fps, config=_ENCODE, gop=_GOP, tone_hz=clip.form.tone_hz)
+        if clip.file in ("truncated", "unreadable"):
             # The index stands in front: half a file still opens, the first bytes alone do not.
-            kept = partial.stat().st_size // 2 if clip.status == "truncated" else 24
+            kept = partial.stat().st_size // 2 if clip.file == "truncated" else 24
             os.truncate(partial, kept)
 
 
@@ -142,7 +143,7 @@ def _whole_video(clips: Sequence[Clip]) -> Frames:
 def _by_file(plan: Sequence[Clip]) -> dict[str, tuple[Clip, ...]]:
     files: dict[str, tuple[Clip, ...]] = {}
     for clip in plan:
-        if clip.status != "missing":
+        if clip.file != "missing":
             files[clip.path] = (*files.get(clip.path, ()), clip)
     return files
 

@@ -14,7 +14,8 @@ import av
 import numpy as np
 import pytest
 
-from k710.clips.media import Unusable, VideoFacts, probe
+from k710.clips.outcomes import Unusable
+from k710.clips.probing import VideoFacts, probe
 from k710.errors import UsageError
 from k710.labels import load_labels
 from k710.synth.plan import SynthConfig, min_clips

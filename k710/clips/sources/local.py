@@ -2,25 +2,29 @@
 
 A file is known by the first 11 characters of its name, never by splitting at ``_`` (one id in seven has one). A name
 with times is a trimmed clip and must match the row to the second; a name without is a trimmed clip or the whole video,
-which only its length tells, so that is left to the worker that opens it.
+which the user says or its length tells, so that is left to the worker that opens it.
 """
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from k710.clips.sources.file_names import SUFFIXES as SUFFIXES
+from k710.clips.sources.file_names import NamedFile, holds_youtube_id, times_of
+from k710.clips.sources.scan import scan
 from k710.config import load_releases
-from k710.errors import UsageError
-from k710.segments import Segment
+from k710.segments import Segment, is_youtube_id
 
-SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".flv", ".mpg", ".mpeg", ".3gp", ".wmv", ".ts"})
-_NAME = re.compile(r"([A-Za-z0-9_-]{11})(?:_(\d{6})_(\d{6})|_(\d{9})_(\d{9}))?")
+VideosAre = Literal["auto", "clips", "originals"]
+"""What files without times in their names are: told by their length, trimmed clips, or whole videos."""
 
-_LOCK = "k710.lock.json"
+NO_ID = "no id in its name"
+UNKNOWN_ID = "no annotation names its id"
+OTHER_TIMES = "its times are no annotation's"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +36,10 @@ class Candidate:
     timed: bool
     """Whether its name has the clip's times: then it is trimmed."""
     may_be_trimmed: bool
-    """Whether it may be taken as trimmed when its length fits; False where another segment has the better claim."""
+    """Whether it may be taken as trimmed, if that is what it is; False where another segment has as good a claim."""
+    videos_are: VideosAre = "auto"
+    """What it is when it is not timed: ``clips``, trimmed whatever its length; ``originals``, to be cut whatever its
+    length; ``auto``, as its length says."""
 
     @property
     def name(self) -> str:
@@ -50,39 +57,37 @@ class Wanted:
     """Releases with a row for it."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _File:
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class Unclaimed:
+    """A video file that no annotation row can use."""
+
     path: str
-    order: int
-    times: tuple[float, float] | None
+    """Where it is."""
+    reason: str
+    """``NO_ID``, ``UNKNOWN_ID`` or ``OTHER_TIMES``."""
 
 
 class LocalFolders:
     """The video files under some folders, in order of preference."""
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self, folders: Sequence[Path], videos_are: VideosAre = "auto") -> None:
         """Read all file names once.
 
         Raises:
             UsageError: a folder is missing, or it or one in it cannot be listed.
         """
         self.names = tuple(str(folder) for folder in folders)
-        self.num_files = 0
-        self._by_id: dict[str, list[_File]] = {}
-        for order, folder in enumerate(folders):
-            if not folder.is_dir():
-                raise UsageError(
-                    f"{folder}: no such folder", hint="--videos takes a folder of video files, and may be repeated"
-                )
-            for path in _video_files(folder):
-                self._add(path, order)
-        for files in self._by_id.values():
-            files.sort(key=lambda f: (f.order, f.times is None, f.path))
+        self.videos_are: VideosAre = videos_are
+        self._files = scan(folders)
+        self.num_files = len(self._files)
 
     def candidates(
         self, wanted: Sequence[Wanted], rivals: Mapping[str, Sequence[Wanted]]
     ) -> list[tuple[Candidate, ...]]:
         """For each clip the files to try, best first; an empty tuple where there is none.
+
+        First come those of the first folder given; of one folder, replacements of broken files, then names with the
+        clip's times, then the others, each by path.
 
         Args:
             wanted: the clips.
@@ -91,53 +96,55 @@ class LocalFolders:
         """
         return [tuple(self._for_clip(item, rivals.get(item.segment.id, (item,)))) for item in wanted]
 
-    def _add(self, path: str, order: int) -> None:
-        match = _NAME.fullmatch(Path(path).stem)
-        if match is None:
-            return
-        self.num_files += 1
-        seconds = [float(t) for t in match.group(2, 3) if t] or [int(t) / 1000 for t in match.group(4, 5) if t]
-        times = (seconds[0], seconds[1]) if seconds else None
-        self._by_id.setdefault(match.group(1), []).append(_File(path=path, order=order, times=times))
+    def unclaimed(self, segments: Iterable[Segment]) -> list[Unclaimed]:
+        """The video files that serve none of ``segments``, by path.
+
+        Args:
+            segments: of every annotation row, whether a view takes it or not; in any order, some of them twice.
+        """
+        claimed: set[str] = set()
+        near: set[str] = set()
+        any_text_is_an_id = False
+        for segment in segments:
+            any_text_is_an_id = any_text_is_an_id or not is_youtube_id(segment.id)
+            for file in self._files.of(segment):
+                (claimed if file.times in (None, times_of(segment)) else near).add(file.path)
+        return sorted(
+            Unclaimed(path=file.path, reason=_reason(file, near, any_text_is_an_id))
+            for file in self._files.all_files()
+            if file.path not in claimed
+        )
 
     def _for_clip(self, item: Wanted, siblings: Sequence[Wanted]) -> Iterator[Candidate]:
-        segment = item.segment
-        for file in self._by_id.get(segment.id, ()):
-            if file.times == (segment.start_s, segment.end_s):
+        wanted = times_of(item.segment)
+        for file in self._files.of(item.segment):
+            if file.times == wanted:
                 yield Candidate(path=file.path, timed=True, may_be_trimmed=True)
             elif file.times is None:
-                yield Candidate(path=file.path, timed=False, may_be_trimmed=_has_claim(item, siblings, file.path))
+                yield Candidate(
+                    path=file.path,
+                    timed=False,
+                    may_be_trimmed=_has_claim(item, siblings, file.folder.path),
+                    videos_are=self.videos_are,
+                )
 
 
-def _has_claim(item: Wanted, siblings: Sequence[Wanted], path: str) -> bool:
+def _has_claim(item: Wanted, siblings: Sequence[Wanted], folder: str) -> bool:
     """Whether an untimed trimmed file can only be this segment's: it is the only one, or the path names its release."""
     if len(siblings) == 1:
         return True
-    named = _releases_in(path)
+    named = _releases_in(folder)
     return [s for s in siblings if s.releases & named] == [item]
 
 
-def _releases_in(path: str) -> set[str]:
-    parts = {part.lower() for part in Path(path).parts[:-1]}
-    return {name for name, release in load_releases().items() if parts & set(release.aliases)}
+@functools.lru_cache(maxsize=4096)
+def _releases_in(folder: str) -> frozenset[str]:
+    """Releases that a folder, or one that it is in, is called by."""
+    parts = {part.lower() for part in Path(folder).absolute().parts}
+    return frozenset(name for name, release in load_releases().items() if parts & set(release.aliases))
 
 
-def _video_files(folder: Path) -> Iterator[str]:
-    for root, folders, names in os.walk(folder, onerror=_refuse):
-        if _LOCK in names:
-            # A build among the videos: its cache would pass for sources, and clips would be encoded twice over.
-            folders.clear()
-            continue
-        folders.sort()
-        for name in sorted(names):
-            # `._*` are AppleDouble files, which some published archives carry.
-            if not name.startswith("._") and Path(name).suffix.lower() in SUFFIXES:
-                yield f"{root}/{name}"
-
-
-def _refuse(error: OSError) -> None:
-    """Name a folder that cannot be listed, whose videos would count as missing."""
-    raise UsageError(
-        f"{error.filename}: cannot be listed ({error.strerror})",
-        hint="make it readable, or give --videos the folders beside it",
-    ) from error
+def _reason(file: NamedFile, near: set[str], any_text_is_an_id: bool) -> str:
+    if file.path in near:
+        return OTHER_TIMES
+    return UNKNOWN_ID if any_text_is_an_id or holds_youtube_id(file.video) else NO_ID

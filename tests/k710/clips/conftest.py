@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from k710.clips.make import ClipJob, ClipOutcome, make_clip
+from k710.clips.make import ClipJob, make_clip
 from k710.clips.media import EncodeConfig, encode_frames, ffmpeg_path
+from k710.clips.outcomes import ClipOutcome
 from k710.clips.sources.local import Candidate
 from k710.segments import Segment
 
@@ -46,11 +47,17 @@ def make(tmp_path: Path) -> Make:
     """Makes the clip ``start_s`` to ``end_s`` from files that are named with times unless told otherwise."""
 
     def run(
-        *paths: Path, start_s: float = 0, end_s: float = 20, timed: bool = True, may_be_trimmed: bool = True
+        *paths: Path,
+        start_s: float = 0,
+        end_s: float = 20,
+        timed: bool = True,
+        may_be_trimmed: bool = True,
+        encode: EncodeConfig | None = None,
     ) -> ClipOutcome:
         candidates = tuple(Candidate(path=str(p), timed=timed, may_be_trimmed=may_be_trimmed) for p in paths)
         segment = Segment(id="abcdefghijk", start_s=start_s, end_s=end_s)
-        job = ClipJob(segment=segment, candidates=candidates, target=tmp_path / "made.mp4", encode=EncodeConfig())
+        target = tmp_path / "made.mp4"
+        job = ClipJob(segment=segment, candidates=candidates, target=target, encode=encode or EncodeConfig())
         return make_clip(job)
 
     return run

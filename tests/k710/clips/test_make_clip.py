@@ -13,8 +13,9 @@ import av
 import numpy as np
 import pytest
 
-from k710.clips.make import MISSING, OK
-from k710.clips.media import Unusable, VideoFacts, ffmpeg_build, ffmpeg_path, probe
+from k710.clips.media import ffmpeg_build, ffmpeg_path
+from k710.clips.outcomes import MISSING, OK, Unusable
+from k710.clips.probing import VideoFacts, probe
 from k710.errors import SourceError
 
 
@@ -112,10 +113,10 @@ def test_a_clip_that_is_merely_short_is_kept_with_a_note(make: Any, counting: Pa
 @pytest.mark.parametrize(
     ("content", "status"),
     [
-        (b"", "empty_file"),
-        (b"<!DOCTYPE html>\n<html>429 Too Many Requests</html>", "html"),
-        (b"\n  <HTML><body>Sign in</body>", "html"),
-        (b"this is not a video" * 100, "unreadable"),
+        (b"", "not_a_video"),
+        (b"<!DOCTYPE html>\n<html>429 Too Many Requests</html>", "not_a_video"),
+        (b"\n  <HTML><body>Sign in</body>", "not_a_video"),
+        (b"this is not a video" * 100, "not_a_video"),
     ],
 )
 def test_a_file_that_is_no_video_has_a_typed_status(make: Any, tmp_path: Path, content: bytes, status: str) -> None:
@@ -124,20 +125,20 @@ def test_a_file_that_is_no_video_has_a_typed_status(make: Any, tmp_path: Path, c
     assert make(path).status == status
 
 
-def test_a_file_that_is_gone_is_unreadable(make: Any, tmp_path: Path) -> None:
-    assert make(tmp_path / "gone.mp4").status == "unreadable"
+def test_a_file_that_is_gone_is_corrupt(make: Any, tmp_path: Path) -> None:
+    assert make(tmp_path / "gone.mp4").status == "corrupt"
 
 
 def test_a_sound_file_has_no_video(make: Any, ffmpeg: Any, counting: Path) -> None:
-    assert make(ffmpeg("-i", counting, "-vn", "-c:a", "copy", "sound.mp4")).status == "no_video"
+    assert make(ffmpeg("-i", counting, "-vn", "-c:a", "copy", "sound.mp4")).status == "no_video_stream"
 
 
 def test_a_truncated_file_with_its_index_in_front_is_truncated(make: Any, ffmpeg: Any, counting: Path) -> None:
     assert make(half(ffmpeg("-i", counting, "-c", "copy", "-movflags", "+faststart", "in.mp4"))).status == "truncated"
 
 
-def test_a_truncated_file_with_its_index_at_the_end_is_unreadable(make: Any, ffmpeg: Any, counting: Path) -> None:
-    assert make(half(ffmpeg("-i", counting, "-c", "copy", "in.mp4"))).status == "unreadable"
+def test_a_truncated_file_with_its_index_at_the_end_is_truncated(make: Any, ffmpeg: Any, counting: Path) -> None:
+    assert make(half(ffmpeg("-i", counting, "-c", "copy", "in.mp4"))).status == "truncated"
 
 
 @pytest.mark.parametrize("name", ["in.mkv", "in.avi", "in.flv"])
@@ -154,7 +155,7 @@ def test_a_damaged_middle_is_not_passed_off_as_a_whole_clip(make: Any, ffmpeg: A
     data[len(data) // 3 : len(data) // 3 * 2] = bytes(len(data) // 3)
     whole.write_bytes(data)
     outcome = make(whole, end_s=10)
-    assert outcome.status in ("truncated", "encode_failed") or outcome.frames == 280
+    assert outcome.status in ("truncated", "corrupt") or outcome.frames == 280
 
 
 def test_the_next_candidate_is_tried_when_the_first_is_broken(make: Any, tmp_path: Path, counting: Path) -> None:
@@ -167,7 +168,7 @@ def test_the_first_failure_is_the_outcome_when_all_candidates_are_broken(make: A
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "page.mp4").write_text("<html>")
     outcome = make(tmp_path / "empty.mp4", tmp_path / "page.mp4")
-    assert (outcome.status, outcome.source) == ("empty_file", "empty.mp4")
+    assert (outcome.status, outcome.source) == ("not_a_video", "empty.mp4")
 
 
 def test_a_turned_video_comes_out_upright(make: Any, ffmpeg: Any, counting: Path, tmp_path: Path) -> None:
@@ -254,7 +255,7 @@ def test_a_path_that_is_not_utf8_has_a_status(make: Any, counting: Path, tmp_pat
     path = Path(os.fsdecode(folder + b"/abcdefghijk.mp4"))
     path.write_bytes(counting.read_bytes())
     outcome = make(path)
-    assert (outcome.status, outcome.detail) == ("unreadable", "its path is not UTF-8")
+    assert (outcome.status, outcome.detail) == ("corrupt", "its path is not UTF-8")
 
 
 @pytest.mark.parametrize(
@@ -274,7 +275,7 @@ def test_real_clips_are_scaled_down_and_never_up(
 
 
 def test_an_absurd_file_size_is_refused(counting: Path) -> None:
-    assert probe(counting, max_bytes=100) == Unusable(status="too_large", detail=f"{counting.stat().st_size} bytes")
+    assert probe(counting, max_bytes=100) == Unusable(status="too_large", detail=f"{counting.stat().st_size:,} bytes")
 
 
 @pytest.fixture
