@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -26,6 +26,32 @@ Replan = Annotated[
 ]
 Locked = Annotated[
     bool, typer.Option("--locked", help="Refuse to build anything but what the lock in --out says, to the last clip.")
+]
+Encode = Annotated[
+    str,
+    typer.Option(
+        "--encode",
+        metavar="WORD",
+        help="How clips are stored: sparse8, sparse32 or intra (quick to read 8, 32 or any frames from), copy or none.",
+    ),
+]
+Preset = Annotated[str, typer.Option("--preset", metavar="WORD", help="Speed preset of x264.")]
+Crf = Annotated[int, typer.Option("--crf", help="Quality of x264: 0 is lossless, 51 is worst.")]
+ShortSide = Annotated[int, typer.Option("--short-side", help="Short side of clips in pixels; never enlarged.")]
+KeepAudio = Annotated[bool, typer.Option("--keep-audio", help="Keep the sound of the videos.")]
+VideosAre = Annotated[
+    str,
+    typer.Option(
+        "--videos-are",
+        metavar="WORD",
+        help="What files without times in their names are: clips, originals (whole videos), or auto, by their length.",
+    ),
+]
+MinClips = Annotated[
+    float | None,
+    typer.Option(
+        "--min-clips", metavar="PCT", help="Exit with 1 when fewer percent of the planned clips of a view are usable."
+    ),
 ]
 KeepClips = Annotated[
     bool, typer.Option("--keep-clips", help="Keep the encoded clips in the cache after they are packed.")
@@ -59,12 +85,21 @@ def build(
     replan: Replan = False,
     locked: Locked = False,
     clips_per_shard: policy.ClipsPerShard = 1000,
+    encode: Encode = "sparse8",
+    preset: Preset = "veryfast",
+    crf: Crf = 23,
+    short_side: ShortSide = 256,
+    keep_audio: KeepAudio = False,
+    videos_are: VideosAre = "auto",
+    min_clips: MinClips = None,
     keep_clips: KeepClips = False,
     as_json: AsJson = False,
 ) -> None:
     """Build views, verified clips, shards and the leak audit from annotation files and videos."""
     from k710 import build as library
+    from k710.clips.encodings import EncodeConfig
     from k710.config import to_mapping
+    from k710.errors import UsageError
 
     from .progress import Stages
 
@@ -77,28 +112,37 @@ def build(
         seed=seed,
         class_table=class_table,
     )
-    config = library.BuildConfig(
-        annotations=annotations,
-        out=out,
-        videos=tuple(videos or ()),
-        manifest_only=manifest_only,
-        workers=workers or os.cpu_count() or 1,
-        releases=words(releases) if releases else None,
-        options=policy.read_options(columns, on_bad_row, class_order),
-        class_table=class_table,
-        policy=policy.policy(
-            protect=protect, leaks=leaks, unit=unit, prefer=prefer, conflicts=conflicts, selection=taken
-        ),
-        views=words(views),
-        require_complete=require_complete,
-        replan=replan,
-        locked=locked,
-        clips_per_shard=clips_per_shard,
-        keep_clips=keep_clips,
-    )
+    try:
+        config = library.BuildConfig(
+            annotations=annotations,
+            out=out,
+            videos=tuple(videos or ()),
+            manifest_only=manifest_only,
+            workers=workers or os.cpu_count() or 1,
+            releases=words(releases) if releases else None,
+            options=policy.read_options(columns, on_bad_row, class_order),
+            class_table=class_table,
+            policy=policy.policy(
+                protect=protect, leaks=leaks, unit=unit, prefer=prefer, conflicts=conflicts, selection=taken
+            ),
+            views=words(views),
+            require_complete=require_complete,
+            replan=replan,
+            locked=locked,
+            clips_per_shard=clips_per_shard,
+            keep_clips=keep_clips,
+            encode=EncodeConfig(
+                encode=cast("Any", encode), preset=preset, crf=crf, short_side_px=short_side, keep_audio=keep_audio
+            ),
+            videos_are=cast("Any", videos_are),
+            min_clips_pct=min_clips,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     with Stages() as stages:
-        summary = library.build(config, stages)
+        summary = library.build(config, stages, on_clips=stages.clips, say=stages.say)
     typer.echo(json.dumps(to_mapping(summary), indent=1) if as_json else describe(summary))
+    library.require_clips(summary)
 
 
 def describe(summary: BuildSummary) -> str:
@@ -112,10 +156,22 @@ def describe(summary: BuildSummary) -> str:
     total, good = sum(summary.clips.values()), summary.clips.get("ok", 0)
     rest = ", ".join(f"{n:,} {status}" for status, n in summary.clips.items() if status != "ok")
     lines.append(
-        f"done {good:,} of {total:,} clips{f' ({rest})' if rest else ''}, {summary.made:,} made now, "
+        f"done {good:,} of {total:,} clips{f' ({rest})' if rest else ''}, {_made_now(summary)}, "
         f"{summary.shards:,} shards -> {summary.out}, {summary.out}/audit.md"
     )
     return "\n".join(lines)
+
+
+def _made_now(summary: BuildSummary) -> str:
+    from k710.clip_figures import lasting, sized
+
+    if not summary.tried:
+        return "0 made now"
+    in_vain = summary.tried - summary.made
+    return (
+        f"{summary.made:,} made now{f' and {in_vain:,} tried in vain' if in_vain else ''} "
+        f"({sized(summary.size_bytes)} in {lasting(summary.seconds)}, {summary.clips_per_s:.1f} clips/s)"
+    )
 
 
 def _cautions(summary: BuildSummary) -> list[str]:
@@ -123,8 +179,12 @@ def _cautions(summary: BuildSummary) -> list[str]:
     total = summary.num_classes
     merged = [v for v in summary.audit["views"] if v["view"] == "k710-train" and v["classes"] < total]
     lines = [f"WARNING: k710-train has clips of {v['classes']} of {total} classes" for v in merged]
+    lines += [f"WARNING: {note}" for note in summary.notes]
     if summary.bad_rows:
         lines.append(f"WARNING: {summary.bad_rows:,} rows could not be used; {summary.out}/bad_rows.csv lists them")
+    if summary.unclaimed:
+        where = f"{summary.out}/unclaimed_files.csv"
+        lines.append(f"WARNING: {summary.unclaimed:,} video files that no annotation row can use; {where} lists them")
     if summary.audit["not_checked"]:
         lines.append(f"WARNING: not given: {', '.join(summary.audit['not_checked'])}; --require-complete refuses this")
     return lines

@@ -1,10 +1,11 @@
-"""Progress bars on stderr, when it is a terminal; one line at the end of a stage when it is not."""
+"""Progress bars on stderr, when it is a terminal; a line now and then, and at the end of a stage, when it is not."""
 
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -18,6 +19,12 @@ from rich.progress import (
 )
 
 from .options import is_first_rank
+
+if TYPE_CHECKING:
+    from k710.clip_figures import SoFar
+
+_LINE_EVERY_S = 30.0
+"""Time between two lines of a stage, where there is no terminal."""
 
 
 class Stages:
@@ -37,6 +44,7 @@ class Stages:
         )
         self._tasks: dict[str, TaskID] = {}
         self._finished: set[str] = set()
+        self._said: dict[str, float] = {}
         self._is_quiet = not is_first_rank()
 
     def __enter__(self) -> Self:
@@ -53,7 +61,21 @@ class Stages:
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=total, note=note)
         self._progress.update(self._tasks[stage], completed=done, total=total, note=note)
-        if done >= total and stage not in self._finished:
+        if sys.stderr.isatty() or self._is_quiet or stage in self._finished:
+            return
+        now = time.monotonic()
+        if done >= total:
             self._finished.add(stage)
-            if not sys.stderr.isatty() and not self._is_quiet:
-                self._console.print(f"{stage}: {done} of {total} {note}".rstrip(), markup=False, soft_wrap=True)
+        elif now - self._said.setdefault(stage, now) < _LINE_EVERY_S:
+            return
+        self._said[stage] = now
+        self.say(f"{stage}: {done} of {total} {note}".rstrip())
+
+    def clips(self, so_far: SoFar) -> None:
+        """Show how far the clips of a build are, how fast they come, and what came of them."""
+        self("clips", so_far.done, so_far.total, so_far.note())
+
+    def say(self, line: str) -> None:
+        """Print a line, above the bars if there are any."""
+        if not self._is_quiet:
+            self._console.print(line, markup=False, soft_wrap=True)

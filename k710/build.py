@@ -5,32 +5,32 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-import numpy as np
 import pyarrow as pa
 
 from k710 import atomic, schema
-from k710.clips.media import EncodeConfig, ffmpeg_build
-from k710.clips.sources.local import LocalFolders, Wanted
+from k710.build_files import outcomes_so_far, rivals, write_arguments, write_audit, write_plan, write_unclaimed
+from k710.clip_figures import SoFar, falls_short
+from k710.clips.encodings import EncodeConfig
+from k710.clips.media import ffmpeg_build
+from k710.clips.sources.local import LocalFolders, VideosAre
 from k710.config import to_mapping
-from k710.errors import FeedError, UsageError
+from k710.errors import AnswerIsNo, FeedError, UsageError
 from k710.list_stage import Inputs, ListPlan, Progress, plan_lists, read_lists
 from k710.lists.annotations import ReadOptions
-from k710.lists.catalog import Catalog
 from k710.lists.compare import shard_changes
-from k710.lists.manifest import bad_rows_csv, lock_differences
+from k710.lists.manifest import lock_differences
 from k710.lists.policy import Policy
 from k710.lists.views import ViewSpec
 from k710.processes import GUARD_FILE, only_writer
-from k710.report.markdown import audit_markdown
-from k710.segments import Segment
-from k710.shard_stage import MadeShards, ShardStage, clip_outcomes, make_shards
+from k710.shard_stage import MadeShards, Say, ShardStage, make_shards
 from k710.shards.index import INDEX_FILE, LOCK_FILE
-from k710.tables import picked, read_table
+from k710.tables import read_table
 from k710.takedown.forgotten import FORGOTTEN_FILE, read_forgotten, summed
 from k710.timing import stage
 
@@ -38,7 +38,9 @@ _NOT_STRANGE = (GUARD_FILE, FORGOTTEN_FILE)
 """What may lie in a folder before its first build."""
 _POLICIES = ("protect", "leaks", "unit", "prefer", "conflicts")
 
-BAD_ROWS_FILE = "bad_rows.csv"
+_ONCE = ("out", "manifest_only", "replan", "locked")
+"""Settings of one run, which the next has of its own."""
+
 MANIFEST_FILE = "manifest.parquet"
 
 
@@ -78,14 +80,24 @@ class BuildConfig:
     """Whether encoded clips stay in the cache after they are packed."""
     encode: EncodeConfig = field(default_factory=EncodeConfig)
     """How clips are encoded."""
+    videos_are: VideosAre = "auto"
+    """What video files without times in their names are."""
+    min_clips_pct: float | None = None
+    """Percentage of the planned clips, of each view and of all, without which the answer is no; None: any will do."""
 
     def __post_init__(self) -> None:
         if self.workers < 1:
-            raise ValueError(f"workers must be at least 1, got {self.workers}")
+            raise UsageError(f"workers must be at least 1, got {self.workers}")
         if self.clips_per_shard < 1:
-            raise ValueError(f"clips_per_shard must be at least 1, got {self.clips_per_shard}")
+            raise UsageError(f"clips_per_shard must be at least 1, got {self.clips_per_shard}")
         if self.locked and self.replan:
-            raise ValueError("locked keeps the plan as it is, and replan changes it; leave one of them out")
+            raise UsageError("locked keeps the plan as it is, and replan changes it; leave one of them out")
+        if self.videos_are not in get_args(VideosAre):
+            raise UsageError(f"videos_are must be one of {', '.join(get_args(VideosAre))}, got {self.videos_are}")
+        if self.min_clips_pct is not None and not 0 <= self.min_clips_pct <= 100:
+            raise UsageError(f"min_clips_pct must be between 0 and 100, got {self.min_clips_pct:g}")
+        if self.min_clips_pct is not None and self.manifest_only:
+            raise UsageError("min_clips_pct counts clips, and manifest_only makes none; leave one of them out")
 
     @property
     def inputs(self) -> Inputs:
@@ -131,18 +143,48 @@ class BuildSummary:
     """Rows excluded per view and reason."""
     clips: dict[str, int]
     """Planned clips per outcome; empty after ``manifest_only``."""
+    tried: int
+    """Clips that this run tried, to whatever outcome."""
     made: int
-    """Clips encoded by this run."""
+    """Clips that this run made."""
+    size_bytes: int
+    """Their bytes."""
+    seconds: float
+    """What the clips and their packing took."""
+    clips_per_s: float
+    """Clips tried in a second of that."""
+    usable: dict[str, tuple[int, int]]
+    """For each view the clips that are ``ok``, and those planned; empty after ``manifest_only``."""
+    falls_short: list[str]
+    """What has fewer usable clips than ``min_clips_pct`` asks for."""
+    unclaimed: int
+    """Video files that no annotation row can use; `unclaimed_files.csv` lists them."""
     shards: int
     """Shards of the build."""
     audit: dict[str, Any]
     """The audit document."""
+    notes: list[str]
+    """What a user of these settings should know."""
     replanned: list[str]
     """What changed against the build that was there."""
 
 
-def build(config: BuildConfig, progress: Progress | None = None) -> BuildSummary:
+def build(
+    config: BuildConfig,
+    progress: Progress | None = None,
+    *,
+    on_clips: Callable[[SoFar], None] | None = None,
+    say: Say | None = None,
+    reopen: frozenset[str] = frozenset(),
+) -> BuildSummary:
     """Run the whole path, or go on where an earlier run of it stopped.
+
+    Args:
+        config: what to build.
+        progress: called with a stage's name, what is done and the total.
+        on_clips: called with how far the clips are, in place of ``progress``.
+        say: called with a line that people should read meanwhile.
+        reopen: statuses whose clips are tried again although nothing has changed.
 
     Raises:
         UsageError: settings that cannot be, or ``out`` holds another build or cannot be written.
@@ -152,12 +194,14 @@ def build(config: BuildConfig, progress: Progress | None = None) -> BuildSummary
     if not config.videos and not config.manifest_only:
         raise UsageError("no videos given", hint="--videos DIR, or --manifest-only to stop after the lists")
     progress = progress or _silent
+    _refuse_url(config.annotations, "--annotations")
+    _refuse_url(config.out, "--out")
     # Before the lists, which take their time.
     with atomic.writable(config.out):
         _refuse_foreign(config.out)
     if config.locked and not (config.out / LOCK_FILE).exists():
         raise UsageError(f"{config.out}: no {LOCK_FILE} to keep to", hint="put the lock there, or leave out --locked")
-    folders = LocalFolders([Path(v) for v in config.videos]) if not config.manifest_only else None
+    folders = LocalFolders([Path(v) for v in config.videos], config.videos_are) if not config.manifest_only else None
     forgotten = read_forgotten(config.out)
     plan = plan_build(config, progress)
     with (
@@ -171,10 +215,33 @@ def build(config: BuildConfig, progress: Progress | None = None) -> BuildSummary
             changed += _shard_changes(config.out, plan.manifest)
             # The index of the old plan beside the views of the new one would be read as a build.
             (config.out / INDEX_FILE).unlink(missing_ok=True)
-        plan.audit.update(_outcomes_so_far(config.out))
+        plan.audit.update(outcomes_so_far(config.out))
         with stage("write"):
             write_plan(config.out, plan)
-        shards = None if folders is None else _make_shards(config, plan, folders, progress)
+        unclaimed, shards = 0, None
+        if folders is not None:
+            told = {name: value for name, value in to_mapping(config).items() if name not in _ONCE}
+            write_arguments(config.out, told)
+            unclaimed = write_unclaimed(config.out, folders, plan.lists.catalog)
+            watch = on_clips or (lambda so_far: progress("clips", so_far.done, so_far.total))
+            shards = _make_shards(config, plan, folders, watch, say or _unsaid, reopen)
+    return _summary(config, plan, shards, changed=changed, unclaimed=unclaimed)
+
+
+def require_clips(summary: BuildSummary) -> None:
+    """Answer no when a view of a finished build, or all of it, has fewer clips than ``min_clips_pct`` asked for."""
+    if summary.falls_short:
+        raise AnswerIsNo(
+            f"fewer usable clips than --min-clips asks for: {'; '.join(summary.falls_short)}",
+            hint=f"everything is written to {summary.out}; audit.md counts what is wrong with the others",
+        )
+
+
+def _summary(
+    config: BuildConfig, plan: ListPlan, shards: MadeShards | None, *, changed: list[str], unclaimed: int
+) -> BuildSummary:
+    made = shards or MadeShards(tried=0, made=0, size_bytes=0, seconds=0.0, outcomes={}, usable={}, count=0)
+    short = [] if config.min_clips_pct is None else falls_short(made.outcomes, made.usable, config.min_clips_pct)
     return BuildSummary(
         out=config.out,
         rows=plan.lock["counts"]["rows"],
@@ -182,10 +249,18 @@ def build(config: BuildConfig, progress: Progress | None = None) -> BuildSummary
         num_classes=len(plan.lists.labels.rows),
         views={v["name"]: v["clips"] for v in plan.view_documents},
         excluded={v["view"]: v["excluded"] for v in plan.audit["views"]},
-        clips=shards.outcomes if shards else {},
-        made=shards.made if shards else 0,
-        shards=shards.count if shards else 0,
+        clips=made.outcomes,
+        tried=made.tried,
+        made=made.made,
+        size_bytes=made.size_bytes,
+        seconds=round(made.seconds, 3),
+        clips_per_s=round(made.tried / made.seconds, 3) if made.tried else 0.0,
+        usable=made.usable,
+        falls_short=short,
+        unclaimed=unclaimed,
+        shards=made.count,
         audit=plan.audit,
+        notes=list(plan.notes),
         replanned=changed,
     )
 
@@ -208,41 +283,18 @@ def plan_build(config: BuildConfig, progress: Progress) -> ListPlan:
     )
 
 
-def write_plan(out: Path, plan: ListPlan) -> None:
-    """Write all that the lists decide into the folder of a build."""
-    # The lock first: whatever a kill leaves behind is then known as a build, and the next run writes the rest again.
-    _write_lock(out, plan.lock)
-    for name, data in plan.tables.items():
-        atomic.write_bytes(out / name, data)
-    if plan.lists.bad_rows.num_rows:
-        atomic.write_text(out / BAD_ROWS_FILE, bad_rows_csv(plan.lists.bad_rows))
-    else:
-        (out / BAD_ROWS_FILE).unlink(missing_ok=True)
-    planned = {f"{v['name']}.json" for v in plan.view_documents}
-    for document in plan.view_documents:
-        atomic.write_json(out / "views" / f"{document['name']}.json", document)
-    for stale in (p for p in (out / "views").glob("*.json") if p.name not in planned):
-        stale.unlink()
-    _write_audit(out, plan.audit)
-
-
 def _silent(stage: str, done: int, total: int) -> None:
     """Shows nothing."""
 
 
-def _rivals(catalog: Catalog) -> dict[str, list[Wanted]]:
-    """Every segment of each video that has more than one in any list."""
-    several = np.bincount(catalog.clip_video)[catalog.clip_video] > 1
-    rows = np.flatnonzero(several[catalog.clip])
-    releases: dict[int, set[str]] = {}
-    for clip, code in zip(catalog.clip[rows].tolist(), catalog.list_code[rows].tolist(), strict=True):
-        releases.setdefault(clip, set()).add(catalog.lists[code].release)
-    rivals: dict[str, list[Wanted]] = {}
-    ids = picked(catalog.ids, catalog.clip_video[list(releases)]).to_pylist()
-    for video_id, (clip, names) in zip(ids, releases.items(), strict=True):
-        segment = Segment(id=str(video_id), start_s=float(catalog.start_s[clip]), end_s=float(catalog.end_s[clip]))
-        rivals.setdefault(segment.id, []).append(Wanted(segment=segment, releases=frozenset(names)))
-    return rivals
+def _unsaid(line: str) -> None:
+    """Says nothing."""
+
+
+def _refuse_url(path: Path, flag: str) -> None:
+    """Refuse an address, which would be taken for a folder of that name."""
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
+        raise UsageError(f"{flag} {path}: not a folder on this machine", hint="copy it here, or mount it")
 
 
 def _refuse_foreign(out: Path) -> None:
@@ -294,26 +346,14 @@ def _is_unfinished(name: str) -> bool:
     return name.startswith(".") and name.endswith(".partial")
 
 
-def _write_lock(out: Path, lock: dict[str, Any]) -> None:
-    path = out / LOCK_FILE
-    known = json.loads(path.read_bytes()).get("ffmpeg") if path.exists() else None
-    atomic.write_json(path, {"ffmpeg": known, **lock})
-
-
-def _write_audit(out: Path, audit: dict[str, Any]) -> None:
-    atomic.write_json(out / "audit.json", audit)
-    atomic.write_text(out / "audit.md", audit_markdown(audit))
-
-
-def _outcomes_so_far(out: Path) -> dict[str, dict[str, int]]:
-    """The ``clips`` of the audit by the index that stands; nothing without one that can be read."""
-    try:
-        return {"clips": clip_outcomes(read_table(out / INDEX_FILE, schema.SHARDS, ["status"]))}
-    except FeedError:
-        return {}
-
-
-def _make_shards(config: BuildConfig, plan: ListPlan, folders: LocalFolders, progress: Progress) -> MadeShards:
+def _make_shards(
+    config: BuildConfig,
+    plan: ListPlan,
+    folders: LocalFolders,
+    watch: Callable[[SoFar], None],
+    say: Say,
+    reopen: frozenset[str],
+) -> MadeShards:
     out = config.out
     atomic.write_json(out / LOCK_FILE, {**plan.lock, "ffmpeg": ffmpeg_build()})
     shards = make_shards(
@@ -322,14 +362,16 @@ def _make_shards(config: BuildConfig, plan: ListPlan, folders: LocalFolders, pro
             manifest=plan.manifest,
             labels=plan.lists.labels,
             folders=folders,
-            rivals=_rivals(plan.lists.catalog),
+            rivals=rivals(plan.lists.catalog),
             encode=config.encode,
             plan_digest=plan.lock["digests"]["plan"],
             workers=config.workers,
             keep_clips=config.keep_clips,
+            reopen=reopen,
         ),
-        lambda done, total: progress("clips", done, total),
+        watch,
+        say,
     )
     plan.audit["clips"] = shards.outcomes
-    _write_audit(out, plan.audit)
+    write_audit(out, plan.audit)
     return shards

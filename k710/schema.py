@@ -77,11 +77,12 @@ MANIFEST = named_schema(
 
 SHARDS = named_schema(
     "shards",
-    1,
+    2,
     [
         *_CLIP_FIELDS,
         pa.field("status", pa.string(), nullable=False),  # `ok`, or why there are no bytes
         pa.field("shard", pa.string()),
+        pa.field("path", pa.string()),  # a file in place: absolute, or as seen from the build
         *(
             pa.field(f"{suffix}_{what}", pa.int64())
             for suffix in ("mp4", "json", "cls")

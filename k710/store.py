@@ -50,8 +50,8 @@ class Store:
             return Path(self.root, path).exists() if self.is_local else bool(self._filesystem.exists(self.url(path)))
 
     def url(self, path: str) -> str:
-        """Full path or URL of ``path``."""
-        return f"{self.root}/{path}"
+        """Full path or URL of ``path``; an absolute path in a local store is that of a file elsewhere."""
+        return path if self.is_local and path.startswith("/") else f"{self.root}/{path}"
 
     @contextlib.contextmanager
     def _reading(self, path: str, hint: str) -> Iterator[None]:
@@ -67,7 +67,7 @@ class Store:
             ) from error
 
     def _local_range(self, path: str, offset: int, size_bytes: int) -> bytes:
-        descriptor = os.open(f"{self.root}/{path}", os.O_RDONLY)
+        descriptor = os.open(self.url(path), os.O_RDONLY)
         try:
             return os.pread(descriptor, size_bytes, offset)
         finally:

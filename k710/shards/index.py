@@ -30,6 +30,7 @@ _COLUMNS = [
     "view_classes",
     "classes",
     "shard",
+    "path",
     "mp4_offset",
     "mp4_size_bytes",
     "frames",
@@ -62,11 +63,11 @@ class View:
     all_classes: tuple[tuple[int, ...], ...]
     """Every canonical class that some list gives the clip."""
     shards: tuple[str | None, ...]
-    """Shard that holds the clip, relative to the build; None: it has no bytes."""
+    """Shard or file in place that holds the clip, absolute or relative to the build; None: it has no bytes."""
     offsets: npt.NDArray[np.int64]
-    """First byte of the mp4 in its shard; -1: none."""
+    """First byte of the video in that file; -1: none."""
     sizes_bytes: npt.NDArray[np.int64]
-    """Size of the mp4; -1: none."""
+    """Size of the video; -1: none."""
     frames: npt.NDArray[np.int64]
     """Frames in the clip; -1: unknown."""
 
@@ -142,14 +143,14 @@ class ShardIndex:
             id_hashes=np.array(rows["id_hash"], dtype=np.uint64),
             classes=np.array(classes, dtype=np.int64),
             all_classes=tuple(tuple(c) for c in rows["classes"]),
-            shards=tuple(rows["shard"]),
+            shards=tuple(shard or path for shard, path in zip(rows["shard"], rows["path"], strict=True)),
             offsets=_filled(rows["mp4_offset"]),
             sizes_bytes=_filled(rows["mp4_size_bytes"]),
             frames=_filled(rows["frames"]),
         )
 
     def read_clip(self, view: View, position: int) -> bytes:
-        """The mp4 bytes of the clip at a planned position; one without bytes is a ``FeedError``."""
+        """The encoded clip at a planned position, as it is stored; one without bytes is a ``FeedError``."""
         shard = view.shards[position]
         if shard is None:
             raise FeedError(f"{view.name}: clip {view.keys[position]} has no bytes")

@@ -9,19 +9,20 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from k710 import atomic, schema
-from k710.clips.make import OK, ClipOutcome
+from k710.clips.outcomes import OK, ClipOutcome
 from k710.errors import FeedError
 from k710.labels import TAXONOMIES, LabelMap
 from k710.shards.plan import ROOT, SHARDS_FOLDER
 from k710.shards.write import (
     Extent,
+    Extents,
     Member,
     content_digest,
     marker_path,
@@ -35,15 +36,20 @@ from k710.store import Store
 
 CACHE_FOLDER = "cache"
 
+_PLACED = tuple(name for name in schema.SHARDS.names if name not in schema.MANIFEST.names)
+"""Columns of the index that the plan does not have."""
+
 
 class Packing:
     """The shards of one build as they are planned and as they stand on the disk."""
 
     def __init__(self, out: Path, manifest: pa.Table, labels: LabelMap, outcomes: Mapping[str, ClipOutcome]) -> None:
         """``outcomes`` is read when a leaf is packed, so it may grow in the meantime."""
-        self._out = out
+        self.out = out
+        """Folder of the build."""
         self._names = {taxonomy: labels.taxonomy_names(taxonomy) for taxonomy in TAXONOMIES}
         self._outcomes = outcomes
+        self._planned = manifest
         self.clips: dict[str, dict[str, Any]] = {c["key"]: c for c in manifest.drop_columns(["rows"]).to_pylist()}
         self.leaves: dict[str, list[str]] = {}
         for key, clip in self.clips.items():
@@ -55,20 +61,22 @@ class Packing:
 
     def cached(self, key: str) -> Path:
         """Where the mp4 of a clip waits to be packed."""
-        return self._out / CACHE_FOLDER / key[:2] / f"{key}.mp4"
+        return self.out / CACHE_FOLDER / key[:2] / f"{key}.mp4"
 
     def is_done(self, leaf: str) -> bool:
         """Whether every clip of a leaf has an outcome and its shard holds just those that have bytes."""
         if any(key not in self._outcomes for key in self.leaves[leaf]):
             return False
         members = self.members(leaf)
-        marker = read_marker(self._out / leaf)
+        marker = read_marker(self.out / leaf)
         if not members:
-            return not (self._out / leaf).exists()
+            return not (self.out / leaf).exists()
         return marker is not None and marker["content"] == content_digest(members)
 
     def has_bytes(self, key: str) -> bool:
-        """Whether the mp4 of a clip is in the cache or in some shard on the disk, as it was encoded."""
+        """Whether the mp4 of a clip is in the cache or in some shard on the disk, as it was encoded, or in place."""
+        if self._outcomes[key].path:
+            return True
         try:
             data = self._read_mp4(key)
         except (KeyError, FeedError):
@@ -81,19 +89,20 @@ class Packing:
         return all(o is not None and (o.status != OK or self.has_bytes(o.key)) for o in outcomes)
 
     def members(self, leaf: str) -> list[Member]:
-        """The clips of a leaf that have bytes, in order of key."""
-        return [self._member(key) for key in sorted(self.leaves[leaf]) if self._outcomes[key].status == OK]
+        """The clips of a leaf whose bytes belong in its shard, in order of key."""
+        ordered = ((key, self._outcomes[key]) for key in sorted(self.leaves[leaf]))
+        return [self._member(key) for key, outcome in ordered if outcome.status == OK and not outcome.path]
 
     def rescue(self, leaves: Iterable[str]) -> None:
         """Copy to the cache each clip that would lose its bytes when these leaves are written anew."""
         for leaf in leaves:
-            for key, extent in self._contents(self._out / leaf).items():
+            for key, extent in self._contents(self.out / leaf).items():
                 if key in self.clips and self.clips[key]["leaf"] != leaf:
                     self._to_cache(key, leaf, extent)
 
     def dissolve(self, shard: str) -> None:
         """Remove a shard, planned or not; its clips that are planned wait in the cache to be packed."""
-        path = self._out / shard
+        path = self.out / shard
         for key, extent in self._contents(path).items():
             if key in self.clips:
                 self._to_cache(key, shard, extent)
@@ -102,7 +111,7 @@ class Packing:
     def pack(self, leaf: str, plan_digest: str, *, keep_clips: bool) -> None:
         """Write the shard of a leaf and drop its cache entries; a leaf without bytes has no shard."""
         members = self.members(leaf)
-        path = self._out / leaf
+        path = self.out / leaf
         if members:
             write_shard(path, members, self._read_mp4, {"plan": plan_digest})
             self._walked.pop(path, None)
@@ -114,49 +123,61 @@ class Packing:
 
     def restamp(self, plan_digest: str) -> None:
         """Make the markers of shards that a new plan left as they were name that plan."""
-        for path in (self._out / leaf for leaf in self.leaves):
+        for path in (self.out / leaf for leaf in self.leaves):
             marker = read_marker(path)
             if marker is not None and marker.get("plan") != plan_digest:
                 atomic.write_json(marker_path(path), marker | {"plan": plan_digest})
 
     def sweep(self, *, keep_clips: bool) -> int:
         """Remove shards that are no longer planned, the cache and what killed writes left; returns how many shards."""
-        remove_unfinished(self._out)
+        remove_unfinished(self.out)
         stale = self.stale()
         for shard in stale:
-            self._remove(self._out / shard)
+            self._remove(self.out / shard)
         if not keep_clips:
-            shutil.rmtree(self._out / CACHE_FOLDER, ignore_errors=True)
+            shutil.rmtree(self.out / CACHE_FOLDER, ignore_errors=True)
         return len(stale)
 
     def stale(self) -> list[str]:
         """Shards on the disk that are not planned."""
-        found = (os.path.relpath(path, self._out) for path in shard_files(self._out / SHARDS_FOLDER))
+        found = (os.path.relpath(path, self.out) for path in shard_files(self.out / SHARDS_FOLDER))
         return [shard for shard in found if shard not in self.leaves]
 
     def keys_in(self, shard: str) -> set[str]:
         """Keys of the clips whose bytes are in a shard on the disk."""
-        return set(self._contents(self._out / shard))
+        return set(self._contents(self.out / shard))
 
     def index(self) -> pa.Table:
         """One row per planned clip: where its bytes are, or why it has none."""
-        extents = {leaf: planned_extents(self.members(leaf)) for leaf in self.leaves}
-        rows = [self._index_row(key, clip, extents[clip["leaf"]]) for key, clip in self.clips.items()]
-        return pa.Table.from_pylist(rows, schema=schema.SHARDS)
+        # By column, and a leaf at a time: as many rows as there are clips would take several times as long.
+        made: dict[str, list[Any]] = {name: [] for name in _PLACED}
+        leaf, extents = "", Extents()
+        for key, clip in self.clips.items():
+            if clip["leaf"] != leaf:
+                leaf = clip["leaf"]
+                extents = planned_extents(self.members(leaf))
+            row = self._placed(key, leaf, extents)
+            for name in _PLACED:
+                made[name].append(row.get(name))
+        arrays = {name: pa.array(values, schema.SHARDS.field(name).type) for name, values in made.items()}
+        columns = [arrays[name] if name in arrays else self._planned[name] for name in schema.SHARDS.names]
+        return pa.table(columns, schema=schema.SHARDS)
 
-    def _index_row(
-        self, key: str, clip: Mapping[str, Any], extents: Mapping[tuple[str, str], Extent]
-    ) -> dict[str, Any]:
+    def _placed(self, key: str, leaf: str, extents: Extents) -> dict[str, Any]:
         outcome = self._outcomes[key]
-        row = {**clip, "status": outcome.status, "notes": list(outcome.notes)}
+        row: dict[str, Any] = {"status": outcome.status, "notes": outcome.notes}
         if outcome.status != OK:
             return row
+        if outcome.path:
+            row |= {"path": outcome.path, "mp4_offset": 0, "mp4_size_bytes": outcome.size_bytes}
+        else:
+            row["shard"] = leaf
         for suffix in ("mp4", "json", "cls"):
             if (key, suffix) in extents:
                 row[f"{suffix}_offset"] = extents[key, suffix].offset
                 row[f"{suffix}_size_bytes"] = extents[key, suffix].size_bytes
-        facts = ("frames", "fps", "width_px", "height_px", "codec", "sha256")
-        return row | {"shard": clip["leaf"]} | {name: getattr(outcome, name) for name in facts}
+        row |= {name: getattr(outcome, name) for name in ("frames", "fps", "width_px", "height_px", "codec")}
+        return row | {"sha256": outcome.sha256 or None}
 
     def _member(self, key: str) -> Member:
         clip, outcome = self.clips[key], self._outcomes[key]
@@ -200,16 +221,16 @@ class Packing:
         """The shard that holds the mp4 of a clip, and where; a ``KeyError`` when none does."""
         for path in self._relatives(self.clips[key]["leaf"]):
             if key in self._contents(path):
-                return os.path.relpath(path, self._out), self._contents(path)[key]
+                return os.path.relpath(path, self.out), self._contents(path)[key]
         if self._anywhere is None:
-            self._anywhere = {k: p for p in shard_files(self._out / SHARDS_FOLDER) for k in self._contents(p)}
+            self._anywhere = {k: p for p in shard_files(self.out / SHARDS_FOLDER) for k in self._contents(p)}
         path = self._anywhere[key]
-        return os.path.relpath(path, self._out), self._contents(path)[key]
+        return os.path.relpath(path, self.out), self._contents(path)[key]
 
     def _relatives(self, leaf: str) -> list[Path]:
         """The shards that most clips of a leaf are in: itself, those it is split from, and those it is merged of."""
         if leaf not in self._near:
-            own = self._out / leaf
+            own = self.out / leaf
             others = (p for p in sorted(own.parent.glob("t-*.tar")) if p != own and _are_related(p, own))
             self._near[leaf] = [own, *others]
         return self._near[leaf]
@@ -228,7 +249,7 @@ def remove_unfinished(out: Path) -> None:
             partial.unlink()
 
 
-def leaves_of(packing: Packing, keys: Sequence[str]) -> dict[str, int]:
+def leaves_of(packing: Packing, keys: Iterable[str]) -> dict[str, int]:
     """How many of ``keys`` each leaf waits for."""
     waiting: dict[str, int] = {}
     for key in keys:

@@ -16,7 +16,7 @@ from k710.build import BuildConfig, build
 from k710.config import manifests_folder
 from k710.errors import FeedError, InputError, UsageError
 from k710.lists.annotations import ReadOptions
-from k710.lists.policy import Policy
+from k710.lists.policy import Policy, Selection
 from k710.shards.index import ShardIndex
 from k710.tables import read_table, write_table
 
@@ -64,6 +64,56 @@ def test_reported_bad_rows_are_excluded_from_each_view_and_listed(config: BuildC
         lines = [(r["file"], r["row"], r["column"], r["value"]) for r in csv.DictReader(handle)]
     assert lines == [("k600/train.csv", "2", "time_end", "3"), ("k600/train.csv", "4", "youtube_id", "short")]
     assert summary.excluded["k710-train"]["bad_row"] == 2
+
+
+def test_a_bad_held_out_row_that_names_a_video_still_holds_it_out(config: BuildConfig) -> None:
+    write_list(config.annotations, "k600/val", f"nosuchclass,{A},3,13", f"yoga,{D},9,4", f"yoga,{B},3,13")
+    summary = build(replace(config, options=ReadOptions(on_bad_row="report")))
+    manifest = read_table(config.out / "manifest.parquet", schema.MANIFEST).to_pylist()
+    assert [c["id"] for c in manifest if "k710-train" in c["views"]] == [C]
+    excluded = read_table(config.out / "excluded.parquet", schema.EXCLUDED).to_pylist()
+    held = {r["id"]: (r["by_release"], r["by_split"]) for r in excluded if r["reason"] == "held_out"}
+    assert held[A] == held[D] == ("k600", "val")
+    assert "2 rows could not be used (bad_rows.csv)" in summary.audit["statement"]
+
+
+def test_clips_are_looked_for_beside_rows_that_could_not_be_used(config: BuildConfig, tmp_path: Path) -> None:
+    write_list(config.annotations, "k600/val", f"nosuchclass,{A},3,13", f"yoga,{B},3,13")
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / f"{B}_000003_000013.mp4").write_bytes(b"")
+    (tmp_path / "videos" / f"{A}.mp4").write_bytes(b"")
+    options = ReadOptions(on_bad_row="report")
+    summary = build(replace(config, options=options, manifest_only=False, videos=(str(tmp_path / "videos"),)))
+    assert summary.clips["not_a_video"] >= 1
+
+
+def test_a_selection_that_leaves_nothing_is_refused(config: BuildConfig) -> None:
+    nothing = Policy(selection=Selection(classes=(0,), exclude_classes=(0,)))
+    with pytest.raises(UsageError, match="no row of any list is selected"):
+        build(replace(config, policy=nothing))
+
+
+def test_lists_that_do_not_say_their_licence_are_named(config: BuildConfig) -> None:
+    path = config.annotations / "k400" / "train.csv"
+    path.write_text(HEADER.strip() + f",is_cc\nabseiling,{A},0,10,train,1\n")
+    (note,) = build(replace(config, policy=Policy(selection=Selection(only_cc=True)))).notes
+    assert note.startswith("--only-cc takes no row of k400:val, k700:train")
+
+
+def test_excluded_ids_that_stand_in_no_list_are_counted(config: BuildConfig) -> None:
+    policy = Policy(selection=Selection(exclude_ids=(A, "zzzzzzzzzzz")))
+    assert build(replace(config, policy=policy)).notes == ["--exclude-ids: 1 of 2 ids stand in the lists"]
+
+
+@pytest.mark.parametrize("flag", ["annotations", "out"])
+def test_an_address_is_not_taken_for_a_folder(config: BuildConfig, flag: str) -> None:
+    with pytest.raises(UsageError, match=f"--{flag} s3:/bucket/x: not a folder on this machine"):
+        build(replace(config, **{flag: Path("s3://bucket/x")}))
+
+
+def test_an_unknown_class_order_is_refused_even_when_no_list_needs_it(config: BuildConfig) -> None:
+    with pytest.raises(UsageError, match="nope"):
+        build(replace(config, options=ReadOptions(class_order="nope")))
 
 
 def test_a_locked_build_takes_the_same_rows_in_any_order(config: BuildConfig) -> None:
@@ -116,7 +166,7 @@ def test_a_locked_build_needs_a_lock(config: BuildConfig) -> None:
 
 
 def test_locked_and_replan_contradict_each_other(config: BuildConfig) -> None:
-    with pytest.raises(ValueError, match="locked keeps the plan as it is, and replan changes it"):
+    with pytest.raises(UsageError, match="locked keeps the plan as it is, and replan changes it"):
         replace(config, locked=True, replan=True)
 
 

@@ -30,7 +30,7 @@ from k710.takedown.forget import ForgetConfig, ForgetSummary, forget
 from k710.takedown.forgotten import read_forgotten
 
 HEADER = "label,youtube_id,time_start,time_end,split\n"
-NOT_COMPARED = ("ledger.jsonl", ".build-guard", "forgotten.json")
+NOT_COMPARED = ("ledger.jsonl", ".build-guard", "build.json", "forgotten.json")
 """The ledger is in order of completion; a build from scratch has no other two."""
 
 

@@ -32,7 +32,7 @@ GONE = ("video_00000", "video_00003", "video_00004", "video_00012")
 
 
 def contents(out: Path) -> dict[str, str]:
-    names = ("ledger.jsonl", ".build-guard", "forgotten.json")
+    names = ("ledger.jsonl", ".build-guard", "build.json", "forgotten.json")
     files = (p for p in out.rglob("*") if p.is_file() and p.name not in names)
     return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 

@@ -45,11 +45,13 @@ class Hole:
     reason: str
     """What the reader or decoder said."""
     shard: str = ""
-    """File of the build that has the clip; empty: unknown."""
+    """File that has the clip, of the build or in place; empty: unknown."""
 
     @property
     def repair(self) -> str:
         """What to do about damaged clips, for a hint."""
+        if self.shard and not self.shard.endswith(".tar"):
+            return f"replace {self.shard} by a sound copy and run `k710 build` again: it looks at changed files anew"
         what = f"{PurePosixPath(self.shard).with_suffix('.json')}" if self.shard else "the .json marker of its shard"
         return (
             f"remove {what} and run `k710 build` again: it checks every clip of that shard and makes damaged ones anew"
@@ -94,7 +96,7 @@ class ClipBytes:
         self.frames = view.frames
 
     def shard_of(self, position: int) -> str:
-        """The file that has the clip at a planned position that has bytes."""
+        """The file, a shard or one in place, that has the clip at a planned position that has bytes."""
         return str(self._shards[self._shard_of[position]])
 
     def read(self, position: int) -> bytes:

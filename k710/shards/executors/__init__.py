@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from k710.shards.executors.local import run_local
+from k710.shards.executors.local import run_batches
 
-EXECUTORS = {"local": run_local}
+EXECUTORS = {"local": run_batches}
 """Executors by name; another is one module and one line."""

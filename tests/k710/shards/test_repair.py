@@ -14,7 +14,7 @@ SHARD = "shards/k400-train.k600-train.k710-train/t-root.tar"
 
 def contents(out: Path) -> dict[str, str]:
     """sha256 of every file of a build but the ledger."""
-    files = (p for p in out.rglob("*") if p.is_file() and p.name not in ("ledger.jsonl", ".build-guard"))
+    files = (p for p in out.rglob("*") if p.is_file() and p.name not in ("ledger.jsonl", ".build-guard", "build.json"))
     return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 

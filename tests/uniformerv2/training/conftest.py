@@ -18,7 +18,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     videos = []
     for kind in range(4):
         path = folder / f"{kind}.mp4"
-        encode_frames(moving_bar(kind), path, fps=10, config=EncodeConfig(gop=4))
+        encode_frames(moving_bar(kind), path, fps=10, config=EncodeConfig(), gop=4)
         videos.append(path.read_bytes())
     return videos
 
