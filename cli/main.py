@@ -16,7 +16,7 @@ from rich.console import Console
 from k710 import __version__
 from k710.errors import K710Error, StoppedOnPurposeError, UsageError
 
-from . import audit, build, demo, diff, evaluate, export, finetune, forget, labels, plan, pretrain, synth
+from . import audit, build, demo, diff, evaluate, export, finetune, forget, labels, plan, pretrain, retry, synth, verify
 from .options import is_first_rank
 
 INTERNAL_ERROR = 70
@@ -26,6 +26,8 @@ _COMMANDS = (
     synth.synth,
     plan.plan,
     build.build,
+    retry.retry,
+    verify.verify,
     audit.audit,
     diff.diff,
     forget.forget,
@@ -80,8 +82,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command (that of the process by default) and return its exit code; errors go to stderr."""
     console = Console(stderr=True, highlight=False, emoji=False)
     try:
+        _refuse_empty(sys.argv[1:] if arguments is None else arguments)
         outcome = make_app()(arguments, standalone_mode=False)
-        return int(outcome) if isinstance(outcome, int) else 0
+        # The parser catches Ctrl-C itself and returns the code without a word.
+        return _interrupted(console) if outcome == INTERRUPTED else outcome if isinstance(outcome, int) else 0
     except K710Error as error:
         if not is_first_rank():
             return error.exit_code
@@ -102,6 +106,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return UsageError.exit_code
     except Exception as error:
         return _unexpected(error, console)
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """No option takes an empty value: one is a variable of a script that was not set."""
+    for before, argument in zip(("k710", *arguments), arguments, strict=False):
+        if argument == "" or (argument.startswith("--") and argument.endswith("=") and argument.count("=") == 1):
+            named = argument.removesuffix("=") or before
+            raise UsageError(f"{named}: given an empty value", hint="is a variable of your script unset?")
 
 
 def _said_by_the_system(error: OSError) -> str:
