@@ -1,142 +1,200 @@
-"""The program, killed in the middle: it goes on to the same bytes, and no committed clip is made twice."""
+"""The program, stopped in the middle by a signal: it goes on to the same bytes, and no committed clip is made twice."""
 
 from __future__ import annotations
 
-import hashlib
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
+from broken_builds import (
+    NUM_CLIPS,
+    ROOT,
+    Site,
+    assert_unbroken,
+    committed,
+    contents,
+    descendants,
+    encoders,
+    encodes,
+    kill_build,
+    ledger,
+    make_site,
+    nothing_twice,
+    said,
+    wait_until,
+)
 
-from k710.clips.media import EncodeConfig, encode_frames
+pytestmark = pytest.mark.xdist_group("broken_builds")
 
-NUM_CLIPS = 24
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="session")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 videos that take about 50 ms each to encode, and their list."""
-    root = tmp_path_factory.mktemp("killed")
-    rng = np.random.default_rng(0)
-    picture_THWC = rng.integers(0, 255, (50, 128, 160, 3), dtype=np.uint8)
-    encode_frames(picture_THWC, root / "one.mp4", fps=10, config=EncodeConfig(preset="ultrafast"))
-    (root / "videos").mkdir()
-    rows = []
-    for number in range(NUM_CLIPS):
-        video = f"video_{number:05d}"
-        os.link(root / "one.mp4", root / "videos" / f"{video}_000000_000005.mp4")
-        rows.append(f"abseiling,{video},0,5,train\n")
-    (root / "annotations" / "k400").mkdir(parents=True)
-    (root / "annotations" / "k400" / "train.csv").write_text(
-        "label,youtube_id,time_start,time_end,split\n" + "".join(rows)
-    )
-    return root
+SLOWLY = "sleep 60"
+"""Makes each encode take longer than anybody waits for a program to stop."""
 
 
-def command(source: Path, out: Path, *more: str) -> list[str]:
-    places = ["--annotations", str(source / "annotations"), "--videos", str(source / "videos"), "--out", str(out)]
-    return [sys.executable, "-m", "cli", "build", *places, "--workers", "1", "--clips-per-shard", "4", *more]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return make_site(tmp_path_factory.mktemp("site"))
 
 
-def finish(source: Path, out: Path, *more: str) -> None:
-    done = subprocess.run(command(source, out, *more), cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-def stop_in_the_middle(source: Path, out: Path, lines: int, number: int, *more: str) -> tuple[int, str]:
-    """Send signal ``number`` when the ledger has ``lines`` lines; returns the exit code and stderr."""
-    process = subprocess.Popen(
-        command(source, out, *more), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 60
-    while len(ledger(out)) < lines and process.poll() is None:
-        assert time.monotonic() < deadline, "the build does not get on"
-        time.sleep(0.005)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    return process.returncode, errors
-
-
-def ledger(out: Path) -> list[bytes]:
-    path = out / "ledger.jsonl"
-    return path.read_bytes().splitlines() if path.exists() else []
-
-
-def contents(out: Path) -> dict[str, str]:
-    files = (p for p in out.rglob("*") if p.is_file() and p.name not in ("ledger.jsonl", ".build-guard"))
-    return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-
-
-@pytest.fixture(scope="session")
-def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A build that nobody stopped."""
+@pytest.fixture(scope="module")
+def whole(site: Site, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """A build that nobody stopped, and how long it took in seconds."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    finish(source, out)
-    return out
+    begun = time.monotonic()
+    site.finish(out)
+    assert sorted(encodes(out)) == sorted(set(encodes(out)))
+    assert len(encodes(out)) == NUM_CLIPS
+    return out, time.monotonic() - begun
 
 
-def test_a_killed_build_goes_on_to_the_same_bytes(source: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_build_killed_again_and_again_goes_on_to_the_same_bytes(
+    site: Site, whole: tuple[Path, float], tmp_path: Path
+) -> None:
     out = tmp_path / "out"
-    kept: list[bytes] = []
-    for lines in (3, 9):
-        code, _ = stop_in_the_middle(source, out, lines, signal.SIGKILL)
-        assert code == -signal.SIGKILL
-        assert kept == ledger(out)[: len(kept)]
-        # The last line's file may not have been moved to the cache yet: that clip was not committed.
-        kept = ledger(out)[:-1]
-    finish(source, out)
-    assert contents(out) == contents(whole)
-    assert ledger(out)[: len(kept)] == kept
-    assert len(ledger(out)) <= NUM_CLIPS + 2
-
-
-def test_a_killed_replan_goes_on_without_encoding_a_clip_again(source: Path, whole: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    finish(source, out, "--clips-per-shard", "24")
-    before = ledger(out)
-    for delay_s in (0.9, 1.2):
-        process = subprocess.Popen(
-            command(source, out, "--replan"), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        time.sleep(delay_s)
-        process.kill()
-        process.wait()
-    finish(source, out, "--replan")
-    assert ledger(out) == before
-    assert contents(out) == contents(whole)
-
-
-def test_a_build_that_is_told_to_stop_says_so_and_goes_on(source: Path, whole: Path, tmp_path: Path) -> None:
-    code, errors = stop_in_the_middle(source, tmp_path / "out", 5, signal.SIGTERM)
-    assert code == 75
-    assert "run the same command again" in errors
-    assert "Traceback" not in errors
-    finish(source, tmp_path / "out")
-    assert contents(tmp_path / "out") == contents(whole)
-
-
-def test_an_interrupt_ends_with_130_and_without_a_traceback(source: Path, tmp_path: Path) -> None:
-    code, errors = stop_in_the_middle(source, tmp_path / "out", 5, signal.SIGINT)
-    assert code == 130
-    assert "Traceback" not in errors
+    moment = random.Random(5)
+    with nothing_twice(out) as mark:
+        for lines in (1, 5, 9, 12):
+            process = site.start(out)
+            wait_until(lambda lines=lines: len(ledger(out)) >= lines, process)  # type: ignore[misc]
+            time.sleep(moment.uniform(0, 0.1))
+            assert process.poll() is None
+            kill_build(process)
+            mark()
+        # A line of the ledger whose file was not yet in its place is not one.
+        assert len(committed(out)) >= 12 - 4
+        site.finish(out)
+    assert_unbroken(out, whole[0])
+    # Two workers lose the clips in their hands and those that wait to be committed, no more.
+    assert len(encodes(out)) <= NUM_CLIPS + 4 * 4
 
 
 @pytest.mark.slow
-def test_two_builders_of_one_folder_do_not_meet(source: Path, whole: Path, tmp_path: Path) -> None:
+@pytest.mark.timeout(900)
+def test_a_build_killed_at_any_moment_goes_on_to_the_same_bytes(
+    site: Site, whole: tuple[Path, float], tmp_path: Path
+) -> None:
+    moment = random.Random(25)
+    killed = 0
+    for number in range(25):
+        out = tmp_path / str(number) / "out"
+        out.parent.mkdir()
+        with nothing_twice(out) as mark:
+            process = site.start(out)
+            time.sleep(whole[1] * (number + moment.random()) / 25)
+            killed += process.poll() is None
+            kill_build(process)
+            mark()
+            site.finish(out)
+        assert_unbroken(out, whole[0])
+    assert killed > 15
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_one_build_killed_at_25_moments_goes_on_to_the_same_bytes(
+    site: Site, whole: tuple[Path, float], tmp_path: Path
+) -> None:
     out = tmp_path / "out"
-    first = subprocess.Popen(command(source, out), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not ledger(out):
-        time.sleep(0.005)
-    second = subprocess.run(command(source, out), cwd=ROOT, capture_output=True, text=True)
-    assert first.wait() == 0
+    moment = random.Random(26)
+    with nothing_twice(out) as mark:
+        for _ in range(25):
+            before = len(ledger(out))
+            process = site.start(out)
+            # Every other time somewhere in the beginning, else once it has got a little further.
+            if moment.random() < 0.5:
+                time.sleep(moment.uniform(0, whole[1] / 2))
+            else:
+                wait_until(lambda before=before: len(ledger(out)) > before, process)  # type: ignore[misc]
+                time.sleep(moment.uniform(0, 0.1))
+            kill_build(process)
+            mark()
+        site.finish(out)
+    assert_unbroken(out, whole[0])
+
+
+def test_workers_and_encoders_do_not_outlive_a_build_that_is_killed(
+    site: Site, whole: tuple[Path, float], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    process = site.start(out, encoder=SLOWLY)
+    wait_until(lambda: len(encoders(out)) == 2, process)
+    begun = descendants(process.pid)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(10)
+    wait_until(lambda: not any(is_alive(pid) for pid in begun), limit_s=10)
+    site.finish(out)
+    assert_unbroken(out, whole[0])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"])
+def test_a_build_that_is_told_to_stop_stops_and_goes_on(
+    site: Site, whole: tuple[Path, float], tmp_path: Path, number: int, code: int
+) -> None:
+    out = tmp_path / "out"
+    with nothing_twice(out) as mark:
+        process = site.start(out)
+        wait_until(lambda: len(ledger(out)) >= 5, process)
+        # A terminal interrupts all that runs in it, a scheduler may as well.
+        os.killpg(process.pid, number)
+        assert process.wait(20) == code, said(out)
+        assert "run the same command again" in said(out)
+        assert "Traceback" not in said(out)
+        mark()
+        site.finish(out)
+    assert_unbroken(out, whole[0])
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        pytest.param(signal.SIGTERM, 75, id="SIGTERM"),
+        pytest.param(signal.SIGINT, 130, id="SIGINT", marks=pytest.mark.slow),
+    ],
+)
+def test_a_build_that_is_told_to_stop_does_not_wait_for_its_encodes(
+    site: Site, tmp_path: Path, number: int, code: int
+) -> None:
+    out = tmp_path / "out"
+    process = site.start(out, encoder=SLOWLY)
+    wait_until(lambda: len(encoders(out)) == 2, process)
+    begun = descendants(process.pid)
+    os.kill(process.pid, number)
+    try:
+        assert (process.wait(15), "Traceback" in said(out)) == (code, False), said(out)
+        wait_until(lambda: not any(is_alive(pid) for pid in begun), limit_s=5)
+        assert ledger(out) == []
+    finally:
+        kill_build(process)
+
+
+def test_a_killed_replan_goes_on_without_encoding_a_clip_again(
+    site: Site, whole: tuple[Path, float], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    site.finish(out, "--clips-per-shard", str(NUM_CLIPS))
+    before = ledger(out)
+    for share in (0.6, 0.8):
+        process = site.start(out, "--replan")
+        time.sleep(whole[1] * share / 2)
+        kill_build(process)
+    site.finish(out, "--replan")
+    assert (ledger(out), len(encodes(out))) == (before, NUM_CLIPS)
+    assert_unbroken(out, whole[0])
+
+
+@pytest.mark.slow
+def test_two_builders_of_one_folder_do_not_meet(site: Site, whole: tuple[Path, float], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = site.start(out)
+    wait_until(lambda: ledger(out), first)
+    second = subprocess.run(site.command(out), cwd=ROOT, env=site.environment(out), capture_output=True, text=True)
+    assert first.wait(60) == 0
     assert second.returncode == 2 or "0 made now" in second.stdout
-    assert contents(out) == contents(whole)
+    assert contents(out) == contents(whole[0])
 
 
 @pytest.mark.parametrize(("leaks", "code"), [("drop-train", 0), ("report", 1)])
@@ -152,4 +210,12 @@ def test_the_audit_answers_by_exit_code_only_when_asked_to(tmp_path: Path, leaks
     assert subprocess.run([*run, "audit", "--data", out], cwd=ROOT, capture_output=True).returncode == 0
     strict = subprocess.run([*run, "audit", "--data", out, "--fail-on-leak"], cwd=ROOT, capture_output=True, text=True)
     assert strict.returncode == code
-    assert ("k710-train shares 1 videos with k400:val" in strict.stderr) == bool(code)
+    assert ("k710-train shares 1 video" in strict.stderr) == bool(code)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there and does more than wait to be counted."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
