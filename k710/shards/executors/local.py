@@ -240,8 +240,21 @@ def _answer(function: Callable[[Task], Result], task: Task) -> tuple[bool, Any]:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the shape of a handler
-    # An exception, so that whoever waits for a child process ends it first.
+    # A signal may come between the start of a child process and the hand that would end it.
+    for child in _children():
+        with contextlib.suppress(OSError):
+            os.kill(child, signal.SIGKILL)
+    # An exception, so that whoever waits for a child process cleans up after it.
     sys.exit(_STOPPED)
+
+
+def _children() -> list[int]:
+    """The processes that this one has started and that still run; none where the system does not tell."""
+    found: list[int] = []
+    for path in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, path.read_text().split())
+    return found
 
 
 def _stop_with_parent() -> None:
