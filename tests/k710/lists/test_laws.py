@@ -282,3 +282,21 @@ def test_a_shard_whose_clips_stay_keeps_its_name_whatever_else_changes(
             # Only where the shard was split, or merged with its sibling, and all its clips stayed together.
             old, new = (b.removesuffix(".tar").replace("root", "") for b in (bits, new_bits))
             assert old.startswith(new) or new.startswith(old)
+
+
+@given(rows=catalogs(), policy=whole)
+@settings(max_examples=20, deadline=None)
+def test_the_merged_views_partition_the_videos_as_stated(plan: Any, rows: Any, policy: Policy) -> None:
+    planned = plan(rows, *possible_views(rows), policy=policy)
+    seen = {
+        s: set(planned.views[v].members["id"]) for s in ("train", "val", "test") if (v := f"k710-{s}") in planned.views
+    }
+    train, val, test = (seen.get(s, set()) for s in ("train", "val", "test"))
+    listed = {s: {r[1] for r in rows if r[0].split(":")[1] in s} for s in (("train",), ("val",), ("test", "holdout"))}
+    in_val, in_test = listed[("val",)], listed[("test", "holdout")]
+    assert val == (in_val - train if policy.leaks == "drop-eval" else in_val)
+    assert test == in_test - val
+    assert not val & test
+    protected = {"val": in_val, "test": in_test}
+    away = set().union(*(protected[p] for p in policy.protect)) if policy.leaks == "drop-train" else set()
+    assert train == listed[("train",)] - away
