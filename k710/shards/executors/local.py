@@ -243,7 +243,9 @@ def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the s
     # A signal may come between the start of a child process and the hand that would end it.
     for child in _children():
         with contextlib.suppress(OSError):
-            os.kill(child, signal.SIGKILL)
+            # One that leads a group ends with all that it has started: its name alone would leave the others.
+            end = os.killpg if os.getpgid(child) == child else os.kill
+            end(child, signal.SIGKILL)
     # An exception, so that whoever waits for a child process cleans up after it.
     sys.exit(_STOPPED)
 
