@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from k710.clips import make, media
 from k710.clips.make import ClipJob, make_clip
 from k710.clips.media import EncodeConfig
 from k710.clips.outcomes import OK, ClipOutcome, Unusable
-from k710.clips.probing import probe
+from k710.clips.probing import VideoFacts, probe
 from k710.clips.sources.local import SUFFIXES, LocalFolders, Wanted
 from k710.clips.verify import Decoded
 from k710.segments import Segment
@@ -71,7 +72,7 @@ def trimmed_jobs(videos: Sequence[Path], num: int, folder: Path, encode: EncodeC
 
 def whole_jobs(videos: Sequence[Path], num: int, folder: Path, encode: EncodeConfig) -> list[ClipJob]:
     """As many jobs on copies named as whole videos: all but the first and the last second of each is the clip."""
-    ends_s = [max(2, int(_duration_s(video)) - 1) for video in videos]
+    ends_s = [max(2, int(facts_of(video).duration_s) - 1) for video in videos]
     return _jobs(videos, [(1, ends_s[n % len(videos)]) for n in range(num)], folder, encode, timed=False)
 
 
@@ -80,6 +81,12 @@ def make_verified(job: ClipJob) -> Made:
     started_s = cpu_s()
     outcome = make_clip(job)
     return Made(outcome=outcome, cpu_s=cpu_s() - started_s)
+
+
+def make_on_one_core(job: ClipJob) -> Made:
+    """The same in a worker that has one core to itself, of which its ffmpeg would use more."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    return make_verified(job)
 
 
 def make_unverified(job: ClipJob) -> Made:
@@ -164,6 +171,14 @@ def trim_then_resize(jobs: Sequence[ClipJob], folder: Path) -> list[list[Command
     return [[*chain, resize] for chain, resize in zip(chains, commands_of(resized), strict=True)]
 
 
+def facts_of(video: Path) -> VideoFacts:
+    """What a video holds; one that is unusable ends the bench."""
+    facts = probe(video)
+    if isinstance(facts, Unusable):
+        sys.exit(f"{video}: {facts.status} {facts.detail}")
+    return facts
+
+
 def _jobs(
     videos: Sequence[Path], ranges: Sequence[tuple[int, int]], folder: Path, encode: EncodeConfig, *, timed: bool
 ) -> list[ClipJob]:
@@ -185,13 +200,6 @@ def _jobs(
 
 def _wanted(segment: Segment) -> Wanted:
     return Wanted(segment=segment, releases=frozenset({"k400"}))
-
-
-def _duration_s(video: Path) -> float:
-    facts = probe(video)
-    if isinstance(facts, Unusable):
-        sys.exit(f"{video}: {facts.status} {facts.detail}")
-    return facts.duration_s
 
 
 def _check(outcomes: Sequence[ClipOutcome]) -> None:

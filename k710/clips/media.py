@@ -25,6 +25,7 @@ from k710.clips.encodings import EncodeConfig as EncodeConfig
 from k710.clips.encodings import scaled_size, x264_options
 from k710.clips.outcomes import CORRUPT, TIMEOUT, TOO_LARGE, Unusable
 from k710.clips.probing import VideoFacts, one_line
+from k710.clips.remuxing import remuxed
 from k710.clips.verify import MAX_PIXELS
 from k710.errors import SourceError
 
@@ -127,12 +128,13 @@ def transcode_command(source: Path, target: Path, facts: VideoFacts, cut: Cut, c
 
 def remux(source: Path, target: Path, facts: VideoFacts, *, keep_audio: bool, length_s: float) -> Unusable | None:
     """Put the packets of a trimmed video into the mp4 ``target`` as they are; raises as ``transcode`` does."""
-    read = ffmpeg.input(f"file:{source}", f=_demuxer(facts), t=f"{length_s + _READ_ON_S:.6f}")
-    streams = [read[str(facts.stream)]]
-    if keep_audio and facts.sound is not None:
-        streams.append(read[str(facts.sound)])
+    until_s = length_s + _READ_ON_S
+    taken = [facts.stream] + ([facts.sound] if keep_audio and facts.sound is not None else [])
+    if remuxed(source, target, facts, taken, length_s=until_s, most=MAX_CLIP_BYTES // 2):
+        return None
+    read = ffmpeg.input(f"file:{source}", f=_demuxer(facts), t=f"{until_s:.6f}")
     arguments = {"c": "copy", "fs": MAX_CLIP_BYTES} | _METADATA
-    command = _command(ffmpeg.output(*streams, f"file:{target}", **arguments))
+    command = _command(ffmpeg.output(*(read[str(number)] for number in taken), f"file:{target}", **arguments))
     return run_ffmpeg(command, time_limit_s(length_s), target)
 
 

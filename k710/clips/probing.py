@@ -15,7 +15,7 @@ import av
 import av.logging
 import numpy as np
 
-from k710.clips.containers import declared_bytes, is_page, looks_like_media
+from k710.clips.containers import CONTAINERS, declared_bytes, is_page, looks_like_media
 from k710.clips.cuts import Times, rate_of
 from k710.clips.outcomes import CORRUPT, NO_VIDEO_STREAM, NOT_A_VIDEO, TOO_LARGE, TRUNCATED, Unusable
 from k710.clips.verify import MAX_BYTES, MAX_PIXELS
@@ -24,12 +24,6 @@ MAX_FRAMES = 5_000_000
 """A day at 60 frames a second."""
 MAX_BARREN_BYTES = 64 << 20
 """Bytes that are read without finding a packet before a file is given up as broken."""
-CONTAINERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpeg,mpegts,mpegvideo,m4v,h264,hevc,obu,av1,ivf,asf,ogg,rm,mxf,"
-    "mxf_opatom,nut,dv,wtv,gxf,swf,amv,mp3,wav,w64,aac,flac,ac3,eac3,amr,caf,aiff,ape"
-)
-"""What may be opened. Playlists are not among them, which name other files, nor single pictures."""
-
 _DECLARES_LENGTH = frozenset({"avi", "matroska,webm", "flv"})
 # ffmpeg's AV_FIELD_PROGRESSIVE; the larger values are the orders of fields.
 _PROGRESSIVE = 1

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numbered import read_numbers, write_numbered
 
+from k710.clips import media
 from k710.clips.encodings import EncodeConfig, x264_options
 from k710.clips.outcomes import OK
 from k710.clips.probing import VideoFacts, probe
@@ -87,6 +88,27 @@ def test_a_copy_has_the_very_frames_of_its_source(make: Any, tmp_path: Path, suf
     with av.open(str(source)) as before, av.open(str(made)) as after:
         pictures = [[f.to_ndarray(format="gray") for f in c.decode(video=0)] for c in (before, after)]
     np.testing.assert_array_equal(*pictures)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov", "flv"])
+def test_a_plain_copy_runs_no_other_program(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    source = write_numbered(tmp_path / f"in.{suffix}", 50, "25", "-crf", "30")
+    monkeypatch.setattr(media, "run_ffmpeg", lambda *_: pytest.fail("ffmpeg was run"))
+    assert make(source, end_s=2, encode=COPY).status == OK
+    assert read_numbers(tmp_path / "made.mp4") == list(range(50))
+
+
+def test_a_copy_by_ffmpeg_has_the_frames_of_one_without(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_numbered(tmp_path / "in.mkv", 50, "25", "-crf", "30")
+    quick = make(source, end_s=2, encode=COPY)
+    monkeypatch.setattr(media, "remuxed", lambda *_, **__: False)
+    slow = make(source, end_s=2, encode=COPY)
+    assert (slow.frames, slow.fps, slow.notes) == (quick.frames, quick.fps, quick.notes)
+    assert read_numbers(tmp_path / "made.mp4") == list(range(50))
 
 
 def test_a_copy_is_the_same_bytes_twice(make: Any, counting: Path) -> None:
