@@ -13,11 +13,10 @@ from typing import Any
 import av
 import numpy as np
 import numpy.typing as npt
-from packet_selection import select_frames
 from shard_clips import Command, commands_of, trimmed_jobs
 
 from k710.clips.media import EncodeConfig
-from uniformerv2.data.decode import count_frames, decode_frames
+from uniformerv2.data.decode import count_frames, decode_frames, decode_in_sequence
 from uniformerv2.data.sampling import eval_indices
 
 NUM_FRAMES = 8
@@ -25,8 +24,13 @@ MIN_SOURCE_FRAMES = 250
 
 Decoder = Callable[[bytes, Sequence[int]], npt.NDArray[np.uint8]]
 
-DECODERS: Mapping[str, Decoder] = {"product": decode_frames, "packet selection": select_frames}
-"""The decoder of the feed, and the one of this bench."""
+PRODUCT, PLAIN = "product", "plain decoding"
+
+DECODERS: Mapping[str, Decoder] = {
+    PRODUCT: decode_frames,
+    PLAIN: lambda data, indices: np.stack([*map(decode_in_sequence(data, indices).__getitem__, indices)]),
+}
+"""The decoder of the feed, and one that is fed every packet up to the last wanted frame."""
 
 
 def measure_reading(videos: Sequence[Path], folder: Path, rounds: int) -> dict[str, Any]:

@@ -58,9 +58,9 @@ def test_frames_that_the_decoder_had_to_guess_are_a_feed_error(clip: bytes) -> N
     place = len(clip) * 7 // 40
     damaged = clip[:place] + b"\xff" * 40 + clip[place + 40 :]
     with av.open(__import__("io").BytesIO(damaged)) as container:
-        assert any(frame.is_corrupt for frame in container.decode(video=0))
+        first = next(n for n, frame in enumerate(container.decode(video=0)) if frame.is_corrupt)
     with pytest.raises(FeedError, match=r"frame \d+ is damaged"):
-        decode_frames(damaged, [count_frames(clip) - 1])
+        decode_frames(damaged, [first])
 
 
 @pytest.mark.parametrize("read", [count_frames, lambda data: decode_frames(data, [0])])
