@@ -1,6 +1,6 @@
 """Which frames and which pictures of a clip the model sees: integers only, no tensors.
 
-Sampling and test crops are those of the published training and test.
+Sparse sampling and test crops are those of the published training and test; dense sampling takes neighbours.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from k710.errors import FeedError
 FrameOrder = Literal["source", "reversed", "shuffled"]
 """Order of a test clip's frames; all but ``source`` ask whether a model looks at time."""
 
-_CROP_TRIES = 10
+_BOX_TRIES = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +71,31 @@ def eval_indices(num_source: int, num_frames: int, clip: int, num_clips: int) ->
     return [min(round(segment * i) + shift, num_source - 1) for i in range(num_frames)]
 
 
+def dense_train_indices(num_source: int, num_frames: int, stride: int, rng: random.Random) -> list[int]:
+    """A window of frames ``stride`` apart that begins at random, every place where it fits being as likely.
+
+    A video that is shorter than the window is taken from its first frame, and its last frame fills up the rest.
+
+    Raises:
+        FeedError: the video is empty.
+    """
+    spare = _spare(num_source, num_frames, stride)
+    return _window(rng.randint(0, spare), num_source, num_frames, stride)
+
+
+def dense_eval_indices(num_source: int, num_frames: int, stride: int, clip: int, num_clips: int) -> list[int]:
+    """The window of test clip ``clip``: the first begins with the video, the last ends with it, the others between.
+
+    One clip is the middle of the video. Short videos are filled up as in training, all clips alike.
+
+    Raises:
+        FeedError: the video is empty.
+    """
+    spare = _spare(num_source, num_frames, stride)
+    start = spare // 2 if num_clips == 1 else round(spare * clip / (num_clips - 1))
+    return _window(start, num_source, num_frames, stride)
+
+
 def reorder(indices: list[int], order: FrameOrder, key: str) -> list[int]:
     """``indices`` in another order; a shuffle depends on the clip's key alone."""
     if order == "source":
@@ -88,18 +113,27 @@ def random_resized_crop(
     After 10 tries that do not fit, the largest centred box with an allowed aspect (Szegedy et al., Going Deeper with
     Convolutions, section 6; the fallback is torchvision's).
     """
+    if box := random_box(height, width, area=area, aspect=aspect, rng=rng):
+        return box
+    ratio = min(max(width / height, aspect[0]), aspect[1])
+    box_width = min(width, max(1, round(height * ratio)))
+    box_height = min(height, max(1, round(width / ratio)))
+    return Box(top=(height - box_height) // 2, left=(width - box_width) // 2, height=box_height, width=box_width)
+
+
+def random_box(
+    height: int, width: int, *, area: tuple[float, float], aspect: tuple[float, float], rng: random.Random
+) -> Box | None:
+    """A random part of the picture as in ``random_resized_crop``; none when 10 tries do not fit."""
     low, high = (math.log(a) for a in aspect)
-    for _ in range(_CROP_TRIES):
+    for _ in range(_BOX_TRIES):
         target = height * width * rng.uniform(*area)
         ratio = math.exp(rng.uniform(low, high))
         box_width, box_height = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
         if 0 < box_width <= width and 0 < box_height <= height:
             top, left = rng.randint(0, height - box_height), rng.randint(0, width - box_width)
             return Box(top=top, left=left, height=box_height, width=box_width)
-    ratio = min(max(width / height, aspect[0]), aspect[1])
-    box_width = min(width, max(1, round(height * ratio)))
-    box_height = min(height, max(1, round(width / ratio)))
-    return Box(top=(height - box_height) // 2, left=(width - box_width) // 2, height=box_height, width=box_width)
+    return None
 
 
 def short_side_size(height: int, width: int, size: int) -> tuple[int, int]:
@@ -121,6 +155,20 @@ def test_boxes(height: int, width: int, size: int, num_crops: int) -> list[Box]:
 
 
 def _segment(num_source: int, num_frames: int) -> float:
+    _require_frames(num_source)
+    return (num_source - 1) / num_frames
+
+
+def _spare(num_source: int, num_frames: int, stride: int) -> int:
+    """The last frame at which a window can begin."""
+    _require_frames(num_source)
+    return max(0, num_source - 1 - (num_frames - 1) * stride)
+
+
+def _window(start: int, num_source: int, num_frames: int, stride: int) -> list[int]:
+    return [min(start + stride * i, num_source - 1) for i in range(num_frames)]
+
+
+def _require_frames(num_source: int) -> None:
     if num_source < 1:
         raise FeedError("video has no frames", hint="remove the .json marker of its shard and run `k710 build` again")
-    return (num_source - 1) / num_frames

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from pathlib import Path
@@ -12,7 +13,17 @@ from hypothesis import strategies as st
 
 from k710.errors import FeedError
 from uniformerv2.data import sampling
-from uniformerv2.data.sampling import eval_indices, random_resized_crop, reorder, short_side_size, stream, train_indices
+from uniformerv2.data.sampling import (
+    dense_eval_indices,
+    dense_train_indices,
+    eval_indices,
+    random_box,
+    random_resized_crop,
+    reorder,
+    short_side_size,
+    stream,
+    train_indices,
+)
 
 
 def test_eval_indices_equal_the_published_ones(shared: Path) -> None:
@@ -47,9 +58,62 @@ def test_train_indices_stay_inside_the_video_in_order(num_source: int, num_frame
     assert picked[-1] < num_source
 
 
+def is_window(picked: list[int], num_source: int, stride: int) -> bool:
+    """Whether frames lie ``stride`` apart, and the last one of the video fills up what it lacks."""
+    return picked == [min(picked[0] + stride * i, num_source - 1) for i in range(len(picked))]
+
+
+@given(
+    num_source=st.integers(1, 1000),
+    num_frames=st.integers(1, 64),
+    stride=st.integers(1, 16),
+    num_clips=st.integers(1, 10),
+    seed=st.integers(0, 2**32),
+)
+def test_dense_windows_stay_inside_the_video(
+    num_source: int, num_frames: int, stride: int, num_clips: int, seed: int
+) -> None:
+    last = num_source - 1 - (num_frames - 1) * stride
+    starts = []
+    for clip in range(num_clips):
+        picked = dense_eval_indices(num_source, num_frames, stride, clip, num_clips)
+        assert is_window(picked, num_source, stride)
+        starts.append(picked[0])
+    picked = dense_train_indices(num_source, num_frames, stride, random.Random(seed))
+    assert is_window(picked, num_source, stride)
+    assert all(0 <= start <= max(0, last) for start in (*starts, picked[0]))
+    assert len(picked) == num_frames
+    assert starts == sorted(starts)
+    if num_clips > 1:
+        assert (starts[0], starts[-1]) == (0, max(0, last))
+        gaps = [after - before for before, after in itertools.pairwise(starts)]
+        assert max(gaps) - min(gaps) <= 2
+
+
+def test_dense_test_clips_lie_from_the_start_to_the_end() -> None:
+    windows = [dense_eval_indices(100, 4, 8, clip, 3) for clip in range(3)]
+    assert windows == [[0, 8, 16, 24], [38, 46, 54, 62], [75, 83, 91, 99]]
+    assert dense_eval_indices(100, 4, 8, 0, 1) == [37, 45, 53, 61]
+
+
+def test_a_video_shorter_than_a_window_repeats_its_last_frame() -> None:
+    assert dense_eval_indices(10, 5, 4, 1, 3) == [0, 4, 8, 9, 9]
+    assert dense_train_indices(10, 5, 4, random.Random(0)) == [0, 4, 8, 9, 9]
+
+
+def test_a_dense_training_window_can_begin_everywhere() -> None:
+    rng = random.Random(0)
+    assert {dense_train_indices(20, 4, 5, rng)[0] for _ in range(200)} == {0, 1, 2, 3, 4}
+
+
 def test_an_empty_video_is_a_feed_error() -> None:
-    with pytest.raises(FeedError, match="no frames"):
-        eval_indices(0, 8, 0, 1)
+    for empty in (
+        lambda: eval_indices(0, 8, 0, 1),
+        lambda: dense_eval_indices(0, 8, 4, 0, 1),
+        lambda: dense_train_indices(0, 8, 4, random.Random(0)),
+    ):
+        with pytest.raises(FeedError, match="no frames"):
+            empty()
 
 
 @given(
@@ -69,6 +133,11 @@ def test_a_random_crop_is_inside_the_picture(height: int, width: int, seed: int,
 def test_a_picture_too_thin_for_the_aspect_gets_a_centred_crop() -> None:
     box = random_resized_crop(10, 100, area=(0.9, 1.0), aspect=(3 / 4, 4 / 3), rng=random.Random(0))
     assert (box.top, box.left, box.height, box.width) == (0, 43, 10, 13)
+
+
+def test_a_box_that_never_fits_is_none() -> None:
+    assert random_box(10, 100, area=(0.9, 1.0), aspect=(3 / 4, 4 / 3), rng=random.Random(0)) is None
+    assert random_box(10, 10, area=(1.0, 1.0), aspect=(1.0, 1.0), rng=random.Random(0)) is not None
 
 
 def test_random_crops_have_the_published_areas_and_aspects() -> None:
