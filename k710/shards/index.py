@@ -34,6 +34,7 @@ _COLUMNS = [
     "mp4_offset",
     "mp4_size_bytes",
     "frames",
+    "sha256",
     "status",
 ]
 
@@ -70,6 +71,8 @@ class View:
     """Size of the video; -1: none."""
     frames: npt.NDArray[np.int64]
     """Frames in the clip; -1: unknown."""
+    sha256: npt.NDArray[np.uint8] | None = None
+    """sha256 of each clip's bytes, [clip, 32]; zeros, or None: unknown."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -147,6 +150,7 @@ class ShardIndex:
             offsets=_filled(rows["mp4_offset"]),
             sizes_bytes=_filled(rows["mp4_size_bytes"]),
             frames=_filled(rows["frames"]),
+            sha256=_digests(rows["sha256"]),
         )
 
     def read_clip(self, view: View, position: int) -> bytes:
@@ -176,6 +180,11 @@ def parsed_lock(data: bytes, *, where: str) -> dict[str, Any]:
     if seen != schema.LOCK:
         raise FeedError(f"{where}: schema is {seen}, this version reads {schema.LOCK}", hint="build it again")
     return lock
+
+
+def _digests(values: list[str | None]) -> npt.NDArray[np.uint8]:
+    digests = b"".join(bytes.fromhex(v) if v else bytes(32) for v in values)
+    return np.frombuffer(digests, dtype=np.uint8).reshape(-1, 32)
 
 
 def _filled(values: list[int | None]) -> npt.NDArray[np.int64]:

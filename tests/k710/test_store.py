@@ -8,6 +8,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+import k710.store
 from k710.errors import FeedError, UsageError
 from k710.store import Store
 
@@ -52,6 +53,53 @@ def test_existence_is_told(store: Store) -> None:
 def test_a_store_can_be_pickled_after_use(store: Store) -> None:
     store.read("a/b")
     assert pickle.loads(pickle.dumps(store)).read_range("a/b", 0, 1) == b"0"
+
+
+def test_names_that_fit_a_pattern_are_listed_in_order(store: Store, tmp_path: Path) -> None:
+    for name in ("a/d.tar", "a/c.tar", "a/c.json"):
+        if store.is_local:
+            (tmp_path / name).touch()
+        else:
+            fsspec.filesystem("memory").pipe_file(f"/{tmp_path.name}/{name}", b"")
+    assert store.glob("a/*.tar") == ["a/c.tar", "a/d.tar"]
+    assert store.glob("*.tar") == []
+
+
+def test_a_file_is_read_from_its_start_in_pieces(store: Store) -> None:
+    with store.open("a/b") as stream:
+        assert [stream.read(4), stream.read(4), stream.read(4), stream.read()] == [b"0123", b"4567", b"89", b""]
+
+
+def test_a_stream_that_is_not_there_is_a_feed_error(store: Store) -> None:
+    with pytest.raises(FeedError, match="a/c: no such file"), store.open("a/c"):
+        pass
+
+
+def test_a_stream_goes_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(k710.store, "WAITS_S", (0.0,))
+    files = fsspec.filesystem("memory")
+    files.pipe_file(f"/{tmp_path.name}/a", b"0123456789")
+    opened, failures = type(files)._open, [TimeoutError(), ConnectionError()]
+
+    class Weak:
+        def __init__(self, stream: object) -> None:
+            self.stream = stream
+
+        def read(self, size: int) -> bytes:
+            if len(failures) == 2 or (failures and self.stream.tell() == 8):  # type: ignore[attr-defined]
+                raise failures.pop()
+            return bytes(self.stream.read(size))  # type: ignore[attr-defined]
+
+        def __enter__(self) -> Weak:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.stream.close()  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(type(files), "open", lambda self, path, mode: Weak(opened(self, path, mode)))
+    with Store(f"memory://{tmp_path.name}").open("a") as stream:
+        assert [stream.read(4) for _ in range(3)] == [b"0123", b"4567", b"89"]
+    assert failures == []
 
 
 def test_what_is_no_file_is_a_feed_error(tmp_path: Path) -> None:

@@ -1,178 +1,49 @@
-"""From a build to batches: every clip is read by byte range, decoded and augmented in a worker process.
-
-Axes: N samples (clip x repeat), C channel, T frame, H height, W width, V test view.
-"""
+"""From a build to batches: every clip is read by byte range, decoded and augmented in a worker process."""
 
 from __future__ import annotations
 
-import dataclasses
 import multiprocessing
 import signal
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
-from pathlib import PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from k710.errors import FeedError
 from k710.processes import end_with_parent
-from k710.shards.index import View
-from k710.store import Store
-from uniformerv2.data.augment import AugmentConfig, augment, test_views
-from uniformerv2.data.decode import decode_chosen
 from uniformerv2.data.order import Batching, Order
-from uniformerv2.data.sampling import FrameOrder, eval_indices, reorder, stream, train_indices
+from uniformerv2.data.reading import ClipBytes, ReadingConfig
+from uniformerv2.data.samples import Batch, Hole, Portion, TestClips, TrainClips, collate_test, collate_train
+from uniformerv2.data.transfer import Refusal, or_refusal, too_small
+
+__all__ = [
+    "Batch",
+    "ClipBytes",
+    "Hole",
+    "ReadingConfig",
+    "RestOfRun",
+    "TestClips",
+    "TrainClips",
+    "collate_train",
+    "running",
+    "test_loader",
+    "train_loader",
+    "worker_settings",
+]
 
 Made = TypeVar("Made")
+StartMethod = Literal["forkserver", "spawn", "fork"]
+"""How worker processes begin."""
 
 _GRACE_S = 60
 """How long a worker outlives a SIGTERM."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Hole:
-    """A clip that failed at read time."""
-
-    position: int
-    """Planned position in the view."""
-    reason: str
-    """What the reader or decoder said."""
-    shard: str = ""
-    """File that has the clip, of the build or in place; empty: unknown."""
-
-    @property
-    def repair(self) -> str:
-        """What to do about damaged clips, for a hint."""
-        if self.shard and not self.shard.endswith(".tar"):
-            return f"replace {self.shard} by a sound copy and run `k710 build` again: it looks at changed files anew"
-        what = f"{PurePosixPath(self.shard).with_suffix('.json')}" if self.shard else "the .json marker of its shard"
-        return (
-            f"remove {what} and run `k710 build` again: it checks every clip of that shard and makes damaged ones anew"
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Batch:
-    """The live samples of one micro-batch, and its holes."""
-
-    clips: Tensor
-    """uint8 [N, C, T, H, W]; empty when no clip could be read."""
-    labels: Tensor
-    """int64 [N], class in the model's own order."""
-    positions: Tensor
-    """int64 [N], planned position in the view."""
-    repeats: Tensor
-    """int64 [N], which repeat of the clip."""
-    holes: tuple[Hole, ...]
-    """Clips that are not in the batch."""
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def pin_memory(self) -> Batch:
-        """The same with its clips in page-locked memory, from which a device copies while it computes.
-
-        ``DataLoader`` calls this by name; what has no such method it leaves as it is.
-        """
-        return dataclasses.replace(self, clips=self.clips.pin_memory())
-
-
-class ClipBytes:
-    """Where the bytes of a view's clips are, in a form that is cheap to hand to a worker."""
-
-    def __init__(self, store: Store, view: View) -> None:
-        self._store = store
-        self._shards = sorted({s for s in view.shards if s is not None})
-        number = {s: i for i, s in enumerate(self._shards)}
-        self._shard_of = np.array([-1 if s is None else number[s] for s in view.shards], dtype=np.int32)
-        self._offsets, self._sizes = view.offsets, view.sizes_bytes
-        self.frames = view.frames
-
-    def shard_of(self, position: int) -> str:
-        """The file, a shard or one in place, that has the clip at a planned position that has bytes."""
-        return str(self._shards[self._shard_of[position]])
-
-    def read(self, position: int) -> bytes:
-        """The encoded clip at a planned position that has bytes; a ``FeedError`` when they cannot be read."""
-        shard = self.shard_of(position)
-        try:
-            return self._store.read_range(shard, int(self._offsets[position]), int(self._sizes[position]))
-        except OSError as error:  # no permission, a disk or a network that fails
-            raise FeedError(f"{shard}: cannot be read: {error.strerror or error}") from error
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainClips(Dataset[list[tuple[Tensor, int, int, int]] | Hole]):
-    """Training samples by (epoch, planned position): a function of these and the seed, whoever asks and when."""
-
-    clips: ClipBytes
-    labels: npt.NDArray[np.int64]
-    """Class of each planned position in the model's order; -1: none."""
-    num_frames: int
-    size_px: int
-    augment: AugmentConfig
-    seed: int
-    repeats: int = 1
-    """Augmentations of one decoded clip."""
-
-    def __getitem__(self, item: tuple[int, int]) -> list[tuple[Tensor, int, int, int]] | Hole:
-        epoch, position = item
-        frame_rng = stream("frames", self.seed, epoch, position)
-        try:
-            frames_THWC = decode_chosen(
-                self.clips.read(position),
-                int(self.clips.frames[position]),
-                lambda num_source: train_indices(num_source, self.num_frames, frame_rng),
-            )
-        except FeedError as error:
-            return Hole(position=position, reason=error.message, shard=self.clips.shard_of(position))
-        label = int(self.labels[position])
-        return [
-            (self._augmented(frames_THWC, epoch, position, repeat), label, position, repeat)
-            for repeat in range(self.repeats)
-        ]
-
-    def _augmented(self, frames_THWC: npt.NDArray[np.uint8], epoch: int, position: int, repeat: int) -> Tensor:
-        rng = stream("augment", self.seed, epoch, position, repeat)
-        return augment(frames_THWC, self.augment, self.size_px, rng)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TestClips(Dataset[tuple[int, Tensor] | Hole]):
-    """All test views of a clip, float32 [V, C, T, H, W], by planned position; test clip v // crops, crop v % crops."""
-
-    __test__ = False
-    clips: ClipBytes
-    keys: tuple[str, ...]
-    num_frames: int
-    size_px: int
-    num_clips: int
-    num_crops: int
-    frame_order: FrameOrder = "source"
-
-    def __getitem__(self, position: int) -> tuple[int, Tensor] | Hole:
-        try:
-            frames_THWC = decode_chosen(
-                self.clips.read(position), int(self.clips.frames[position]), lambda n: self._all_indices(n, position)
-            )
-        except FeedError as error:
-            return Hole(position=position, reason=error.message, shard=self.clips.shard_of(position))
-        clips = frames_THWC.reshape(self.num_clips, self.num_frames, *frames_THWC.shape[1:])
-        return position, torch.cat([test_views(clip_THWC, self.size_px, self.num_crops) for clip_THWC in clips])
-
-    def _all_indices(self, num_source: int, position: int) -> list[int]:
-        chosen: list[int] = []
-        for clip in range(self.num_clips):
-            picked = eval_indices(num_source, self.num_frames, clip, self.num_clips)
-            chosen += reorder(picked, self.frame_order, self.keys[position])
-        return chosen
+_PORTIONS_AHEAD = 4
+"""Portions of the same worker whose clips are fetched from an object store in advance."""
 
 
 class RestOfRun(Sampler[list[tuple[int, int]]]):
@@ -198,27 +69,57 @@ class RestOfRun(Sampler[list[tuple[int, int]]]):
         return steps * self._batching.accumulation
 
 
-def train_loader(clips: TrainClips, batches: RestOfRun, *, workers: int, pin: bool) -> DataLoader[Batch]:
+class _Announced(Sampler[Portion]):
+    """Batches with what follows them in the same worker: torch deals batches to its workers in turn."""
+
+    def __init__(self, batches: Iterable[Sequence[Any]], length: int, *, workers: int) -> None:
+        self._batches, self._length, self._turn = batches, length, max(1, workers)
+
+    def __iter__(self) -> Iterator[Portion]:
+        coming: deque[Sequence[Any]] = deque()
+        rest = iter(self._batches)
+        while True:
+            while len(coming) <= self._turn * _PORTIONS_AHEAD and (batch := next(rest, None)) is not None:
+                coming.append(batch)
+            if not coming:
+                return
+            later = list(coming)[self._turn :: self._turn]
+            yield Portion(items=coming.popleft(), ahead=[item for batch in later for item in batch])
+
+    def __len__(self) -> int:
+        return self._length
+
+
+def train_loader(
+    clips: TrainClips, batches: RestOfRun, *, workers: int, pin: bool, start: StartMethod = "forkserver"
+) -> DataLoader[Batch]:
     """Batches of the rest of the run, in order, made by ``workers`` processes (0: in this one)."""
+    announced = batches if clips.clips.is_local else _Announced(batches, len(batches), workers=workers)
     return DataLoader(
         clips,  # type: ignore[arg-type]
-        batch_sampler=batches,
-        collate_fn=collate_train,
+        batch_sampler=announced,  # type: ignore[arg-type]
+        collate_fn=or_refusal(collate_train),
         pin_memory=pin,
-        **_worker_settings(workers),
+        **worker_settings(workers, start),
     )
 
 
 def test_loader(
-    clips: TestClips, positions: Sequence[int], *, clips_per_batch: int, workers: int
+    clips: TestClips,
+    positions: Sequence[int],
+    *,
+    clips_per_batch: int,
+    workers: int,
+    start: StartMethod = "forkserver",  # noqa: PT028 - it is no test
 ) -> DataLoader[list[tuple[int, Tensor] | Hole]]:
     """The test views of the clips at ``positions``, in order, as lists of ``clips_per_batch`` clips."""
+    batches = [positions[first : first + clips_per_batch] for first in range(0, len(positions), clips_per_batch)]
+    announced = batches if clips.clips.is_local else _Announced(batches, len(batches), workers=workers)
     return DataLoader(
         clips,  # type: ignore[arg-type]
-        batch_size=clips_per_batch,
-        sampler=positions,
-        collate_fn=list,
-        **_worker_settings(workers),
+        batch_sampler=announced,  # type: ignore[arg-type]
+        collate_fn=or_refusal(collate_test),
+        **worker_settings(workers, start),
     )
 
 
@@ -226,11 +127,11 @@ def test_loader(
 def running(loader: DataLoader[Made]) -> Iterator[Iterator[Made]]:
     """The batches of a loader; its workers end with the block, whatever ends it.
 
-    A worker that was killed from outside is a ``FeedError``.
+    A worker that was killed from outside, or that finds no shared memory, is a ``FeedError``.
     """
     batches = iter(loader)
     try:
-        yield _naming_dead_workers(batches)
+        yield _naming_failures(batches)
     finally:
         # Left to garbage collection they would live on in the traceback of an error, and the exit would wait for them.
         shut_down = getattr(batches, "_shutdown_workers", None)
@@ -238,40 +139,38 @@ def running(loader: DataLoader[Made]) -> Iterator[Iterator[Made]]:
             shut_down()
 
 
-def _naming_dead_workers(batches: Iterator[Made]) -> Iterator[Made]:
+def _naming_failures(batches: Iterator[Made]) -> Iterator[Made]:
     try:
-        yield from batches
+        for made in batches:
+            if isinstance(made, Refusal):
+                raise FeedError(made.message, hint=made.hint)
+            yield made
+    except MemoryError as error:
+        if not str(error).startswith("Caught"):
+            raise
+        hint = "lower the number of workers, then run the same command again"
+        raise FeedError("a decoding process ran out of memory", hint=hint) from error
     except (RuntimeError, EOFError, ConnectionError) as error:
         # Torch's own sign of it, or a pipe that ends; what a living worker raised begins with "Caught".
         is_pipe = not isinstance(error, RuntimeError) and not str(error).startswith("Caught")
         if not (is_pipe or str(error).startswith("DataLoader worker (pid")):
             raise
         reason = (str(error).splitlines() or ["no answer"])[0]
+        if "Bus error" in reason:  # a page of shared memory that could not be had
+            raise too_small(0) from error
         hint = "the usual cause is too little memory: lower the number of workers, then run the same command again"
         raise FeedError(f"a decoding process was killed: {reason}", hint=hint) from error
 
 
-def collate_train(made: Sequence[list[tuple[Tensor, int, int, int]] | Hole]) -> Batch:
-    """One micro-batch: holes set aside, live samples stacked."""
-    holes = tuple(m for m in made if isinstance(m, Hole))
-    live = [sample for m in made if not isinstance(m, Hole) for sample in m]
-    clips, labels, positions, repeats = zip(*live, strict=True) if live else ((), (), (), ())
-    return Batch(
-        clips=torch.stack(clips) if clips else torch.empty(0, dtype=torch.uint8),
-        labels=torch.tensor(labels, dtype=torch.int64),
-        positions=torch.tensor(positions, dtype=torch.int64),
-        repeats=torch.tensor(repeats, dtype=torch.int64),
-        holes=holes,
-    )
-
-
-def _worker_settings(workers: int) -> dict[str, Any]:
+def worker_settings(workers: int, start: StartMethod = "forkserver") -> dict[str, Any]:
+    """What a ``DataLoader`` must be told to have ``workers`` processes that end when they should."""
     if workers == 0:
         return {"num_workers": 0}
-    # A fork of this process would hang: OpenMP and swscale pools do not survive it (measured).
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "av", "uniformerv2.data.feed"])
-    _start_forkserver()
+    context = multiprocessing.get_context(start)
+    if start == "forkserver":
+        # Workers that share what was loaded once, and no thread pool of the trainer's: in a forked child those hang.
+        context.set_forkserver_preload(["torch", "av", "uniformerv2.data.feed"])
+        _start_forkserver()
     return {"num_workers": workers, "multiprocessing_context": context, "worker_init_fn": _start_worker}
 
 

@@ -83,6 +83,16 @@ class Batching:
     """Number of ranks."""
 
     def __post_init__(self) -> None:
+        if not self.num_clips:
+            raise UsageError(
+                "the train view has 0 usable clips: none of them has both bytes and a class",
+                hint="`k710 build` with --videos makes clips; or name another view",
+            )
+        if self.num_clips < self.world:
+            raise UsageError(
+                f"the train view has {self.num_clips} usable clips, fewer than the {self.world} processes",
+                hint=f"use {self.num_clips} devices or fewer, or a larger view",
+            )
         if self.global_batch % (self.micro_batch * self.world):
             raise UsageError(
                 f"data.global_batch {self.global_batch} is not a multiple of data.micro_batch {self.micro_batch} "
@@ -92,8 +102,16 @@ class Batching:
         if self.num_clips < self.global_batch:
             raise UsageError(
                 f"the train view has {self.num_clips} usable clips, less than one global batch of {self.global_batch}",
-                hint=f"lower it: --set data.global_batch={max(1, self.num_clips)} (and data.micro_batch with it)",
+                hint=f"lower it: {self._largest_batch}",
             )
+
+    @property
+    def _largest_batch(self) -> str:
+        """The settings of the largest step that the clips are enough for."""
+        micro = min(self.micro_batch, self.num_clips // self.world)
+        whole = self.num_clips // (micro * self.world) * micro * self.world
+        also = f" --set data.micro_batch={micro}" if micro < self.micro_batch else ""
+        return f"--set data.global_batch={whole}{also}"
 
     @property
     def accumulation(self) -> int:

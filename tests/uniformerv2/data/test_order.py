@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from k710.errors import UsageError
@@ -82,9 +84,32 @@ def test_steps_and_ranks_share_out_the_epoch_without_overlap(
 
 
 def test_a_view_smaller_than_a_batch_names_the_setting_to_lower() -> None:
-    with pytest.raises(UsageError, match="7 usable clips") as caught:
+    with pytest.raises(UsageError, match="7 usable clips, less than one global batch of 8") as caught:
         Batching(num_clips=7, global_batch=8, micro_batch=4)
-    assert "data.global_batch=7" in caught.value.hint
+    assert caught.value.hint == "lower it: --set data.global_batch=4"
+    with pytest.raises(UsageError, match="7 usable clips") as caught:
+        Batching(num_clips=7, global_batch=16, micro_batch=8, world=2)
+    assert caught.value.hint == "lower it: --set data.global_batch=6 --set data.micro_batch=3"
+
+
+@given(num_clips=st.integers(1, 200), micro=st.integers(1, 50), world=st.integers(1, 8), steps=st.integers(1, 9))
+def test_the_batch_that_is_named_for_a_small_view_fits_it(num_clips: int, micro: int, world: int, steps: int) -> None:
+    assume(world <= num_clips < micro * world * steps)
+    with pytest.raises(UsageError) as caught:
+        Batching(num_clips=num_clips, global_batch=micro * world * steps, micro_batch=micro, world=world)
+    named = {name: int(value) for name, value in re.findall(r"data\.(\w+)=(\d+)", caught.value.hint)}
+    Batching(**{"num_clips": num_clips, "micro_batch": micro, "world": world, **named})
+
+
+def test_more_processes_than_clips_are_refused_with_both_numbers() -> None:
+    with pytest.raises(UsageError, match="5 usable clips, fewer than the 8 processes") as caught:
+        Batching(num_clips=5, global_batch=8, micro_batch=1, world=8)
+    assert caught.value.hint == "use 5 devices or fewer, or a larger view"
+
+
+def test_a_view_without_a_usable_clip_is_refused() -> None:
+    with pytest.raises(UsageError, match="0 usable clips: none of them has both bytes and a class"):
+        Batching(num_clips=0, global_batch=8, micro_batch=1)
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused() -> None:
