@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import AsJson
+from .rows import print_rows
 
 if TYPE_CHECKING:
     from k710.class_names.checks import CheckReport, LabelDiff
@@ -64,7 +64,7 @@ def show(
             typer.echo(json.dumps(to_mapping(rows), indent=1))
         else:
             cells = [(r.index, r.name, r.canonical_index, r.canonical_name) for r in rows]
-            _print_rows(("index", "name", "canonical_index", "canonical_name"), cells)
+            print_rows(("index", "name", "canonical_index", "canonical_name"), cells)
         return
     summary = summarise(labels)
     if as_json:
@@ -75,7 +75,7 @@ def show(
     if merges:
         _print_merges(summary.merges)
     if membership:
-        _print_rows(("taxonomies", "name"), [(_who(g), name) for g in summary.membership for name in g.names])
+        print_rows(("taxonomies", "name"), [(_who(g), name) for g in summary.membership for name in g.names])
     if not merges and not membership:
         _print_summary(labels, summary)
 
@@ -151,35 +151,20 @@ def _table(path: Path | None) -> LabelMap:
     return load_labels() if path is None else read_labels(path)
 
 
-def _print_rows(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on a terminal; else a line for each row with tabs between the cells."""
-    if not sys.stdout.isatty():
-        typer.echo("\n".join("\t".join(map(str, row)) for row in (columns, *rows)))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*columns, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
-    Console(markup=False, emoji=False, highlight=False).print(table)
-
-
 def _print_summary(labels: LabelMap, summary: TableSummary) -> None:
     sizes = ", ".join(f"{t} {size}" for t, size in summary.sizes.items())
     typer.echo(f"{summary.num_names} names ({sizes}) on {summary.num_classes} classes ({labels.name})\n")
     _print_merges(summary.merges)
     typer.echo()
-    _print_rows(("classes", "in"), [(g.num_classes, _who(g)) for g in summary.membership])
+    print_rows(("classes", "in"), [(g.num_classes, _who(g)) for g in summary.membership])
     typer.echo()
     rows = [(o.name, o.num_classes, ", ".join(o.same_as) or "-", o.origin) for o in summary.orders]
-    _print_rows(("order", "classes", "same as", "origin"), rows)
+    print_rows(("order", "classes", "same as", "origin"), rows)
 
 
 def _print_merges(merges: Sequence[MergedClass]) -> None:
     typer.echo(f"{_counted(len(merges), 'class', 'classes')} with more than one name")
-    _print_rows(
+    print_rows(
         ("index", "class", "called", "merged because"), [(m.index, m.name, _others(m), m.because) for m in merges]
     )
 

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from k710.config import from_mapping, read_toml, with_overrides
+from k710.config import from_mapping, with_overrides
 from k710.errors import UsageError
 from uniformerv2.data.augment import AugmentConfig
 from uniformerv2.models.uniformerv2_config import UniFormerV2Config
+from uniformerv2.recipe_files import read_recipe, recipe_names
 
-RECIPES = Path(__file__).resolve().parent / "recipes"
+__all__ = [
+    "DataConfig",
+    "HeadConfig",
+    "HeadSettings",
+    "OptimConfig",
+    "Recipe",
+    "RuntimeConfig",
+    "TestConfig",
+    "ValidationConfig",
+    "depends_on_micro_batch",
+    "read_recipe",
+    "recipe_names",
+    "require_finite",
+    "resolve_recipe",
+    "with_accumulation",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,11 +47,15 @@ class DataConfig:
     """Blocks of 1,000 clips shuffled together; 0: the whole view; -1: 0 on a local disk, 64 on an object store."""
     workers: int = 8
     """Decoding processes per rank; 0: decode in the training process."""
+    sampling: Literal["sparse", "dense"] = "sparse"
+    """``sparse``: one frame from each equal part of the clip, as published; ``dense``: neighbours at ``stride``."""
+    stride: int = 4
+    """Distance of neighbouring frames under ``dense`` sampling, in frames of the clip."""
     max_hole_fraction: float = 0.05
     """Share of an epoch's clips that may fail at read time before the run stops."""
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "global_batch", "micro_batch", "repeats")
+        _at_least(self, 1, "global_batch", "micro_batch", "repeats", "stride")
         _at_least(self, 0, "workers")
         _at_least(self, -1, "window")
         if not 0 <= self.max_hole_fraction <= 1:
@@ -65,11 +84,25 @@ class OptimConfig:
     """Added to the root of the running square."""
     clip_norm: float = 20.0
     """Largest norm of the whole gradient."""
+    layer_decay: float = 1.0
+    """Learning rate of a layer over that of the layer after it; 1: the same for all, as published."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread over all classes."""
+    ema_decay: float = 0.0
+    """Decay per step of a running average of the weights, which is saved and validated beside them; 0: none."""
+    max_bad_steps: int = 10
+    """Steps in a row whose loss or gradient is not finite that are skipped before the run stops."""
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "epochs", "warmup_epochs", "weight_decay", "base_lr", "warmup_start_lr", "end_lr")
         if self.epochs and self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs must be below epochs {self.epochs}, got {self.warmup_epochs}")
+        _at_least(self, 0, "max_bad_steps")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay must be in (0, 1], got {self.layer_decay}")
+        for name in ("label_smoothing", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         for name in ("clip_norm", "eps"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
@@ -101,8 +134,11 @@ class RuntimeConfig:
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto`` takes CUDA when there is one."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """``bf16`` runs the forward pass under autocast; weights, gradients and optimiser stay fp32."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of the forward pass, under autocast; weights, gradients and optimiser stay fp32. ``auto``: ``bf16`` on an
+    accelerator, ``fp32`` on a CPU; ``fp16`` scales the loss."""
+    sharding: Literal["none", "fsdp"] = "none"
+    """``fsdp`` splits weights, gradients and optimiser over the ranks; ``none`` keeps all of them on each."""
     threads: int = 0
     """Torch threads of each training process; 0 leaves torch's choice. On a CPU shared with workers 1 is fastest."""
     recompute_layers: int = 0
@@ -113,6 +149,8 @@ class RuntimeConfig:
     """Compile every block before the first step: minutes once, then faster on a GPU."""
     checkpoint_every: int = 500
     """Steps between checkpoints; one is written at each epoch's end too."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints that are kept, beside the best one."""
     log_every: int = 10
     """Steps between lines of ``log.jsonl``."""
     restart_epoch: bool = False
@@ -120,7 +158,36 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "threads", "recompute_layers")
-        _at_least(self, 1, "recompute_every", "checkpoint_every", "log_every")
+        _at_least(self, 1, "recompute_every", "checkpoint_every", "keep_checkpoints", "log_every")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ValidationConfig:
+    """Scoring during training, one centre crop of one test clip each, as published; the best epoch is kept."""
+
+    view: str = ""
+    """View to score on; empty: none."""
+    every_epochs: int = 1
+    """Epochs between two scorings; the last epoch is always scored."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "every_epochs")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TestConfig:
+    """The test views with which the published figures of such a model were made."""
+
+    __test__ = False  # the name begins as pytest's do
+    clips: int = 4
+    """Test clips along time."""
+    crops: int = 3
+    """Crops of each test clip: 1 or 3."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "clips")
+        if self.crops not in (1, 3):
+            raise ValueError(f"crops must be 1 or 3, got {self.crops}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,6 +210,10 @@ class Recipe:
     """Optimiser and schedule."""
     head: HeadConfig = field(default_factory=HeadConfig)
     """The classifier."""
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    """Scoring during training."""
+    test: TestConfig = field(default_factory=TestConfig)
+    """Scoring afterwards."""
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     """The machine."""
 
@@ -159,30 +230,6 @@ class Recipe:
         return self.model.frame_size[0]
 
 
-def recipe_names() -> list[str]:
-    """The packaged recipes, in order of name."""
-    return sorted(path.stem for path in RECIPES.glob("*.toml"))
-
-
-def read_recipe(name: str) -> dict[str, Any]:
-    """The values of a packaged recipe by name, or of a file by a path that ends in ``.toml``.
-
-    Raises:
-        UsageError: there is none of this name, or the file cannot be read.
-    """
-    if name.endswith(".toml"):
-        if not Path(name).exists():
-            known = ", ".join(recipe_names())
-            raise UsageError(f"{name}: no such recipe file", hint=f"give the path of a .toml file, or one of {known}")
-        try:
-            return read_toml(Path(name))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{name}: cannot be read as a recipe: {error}") from error
-    if name not in recipe_names():
-        raise UsageError(f"unknown recipe {name!r}", hint=f"known: {', '.join(recipe_names())}; or give a .toml file")
-    return read_toml(RECIPES / f"{name}.toml")
-
-
 def resolve_recipe(
     values: Mapping[str, Any], overrides: Sequence[str], *, model: Mapping[str, Any] | None = None, where: str
 ) -> Recipe:
@@ -194,6 +241,35 @@ def resolve_recipe(
     merged["model"] = {**(model or {}), **table}
     require_finite(merged, where)
     return from_mapping(Recipe, merged, where=where)
+
+
+def with_accumulation(recipe: Recipe, accumulate: str, world: int) -> Recipe:
+    """The recipe for ``world`` processes: ``auto`` is the recipe's own micro-batch, so that fewer devices take more
+    of them; a number is that of micro-batches a step on each process, of whatever size keeps the global batch.
+
+    Raises:
+        UsageError: neither, or the global batch does not divide.
+    """
+    if accumulate == "auto":
+        return recipe
+    if not accumulate.isascii() or not accumulate.isdigit() or int(accumulate) < 1:
+        raise UsageError(f"--accumulate must be auto or a number from 1 on, got {accumulate!r}")
+    total, num = recipe.data.global_batch, int(accumulate)
+    micro, rest = divmod(total, num * world)
+    if rest or not micro:
+        fitting = [n for n in range(1, total // world + 1) if total % (n * world) == 0]
+        known = f"numbers that do: {', '.join(map(str, fitting))}" if fitting else "change the number of devices"
+        raise UsageError(
+            f"data.global_batch {total} does not divide into --accumulate {num} micro-batches on each of {world} "
+            "process(es)",
+            hint=known,
+        )
+    return replace(recipe, data=replace(recipe.data, micro_batch=micro))
+
+
+def depends_on_micro_batch(model: Mapping[str, Any], augment: Mapping[str, Any]) -> bool:
+    """Whether more than last digits depends on ``data.micro_batch``: batch statistics do, and so do mixed samples."""
+    return bool(model.get("local_blocks") or augment.get("mixup") or augment.get("cutmix"))
 
 
 def require_finite(value: Any, where: str) -> None:

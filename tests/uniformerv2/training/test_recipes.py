@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from k710.config import to_mapping
 from k710.errors import UsageError
 from uniformerv2 import UniFormerV2Config
-from uniformerv2.config import Recipe, read_recipe, recipe_names, resolve_recipe
+from uniformerv2.config import Recipe, RuntimeConfig, read_recipe, recipe_names, resolve_recipe
+from uniformerv2.recipe_files import published_run, published_runs
+from uniformerv2.recipe_table import compare_recipes, list_recipes, show_recipe
+from uniformerv2.recipe_text import recipe_text, toml_value
 
 B16 = UniFormerV2Config.variant("b16", classes=710)
 
@@ -31,26 +35,6 @@ def test_every_packaged_recipe_is_complete_and_valid(name: str) -> None:
     assert recipe.finetune_recipe in ("", *recipe_names())
 
 
-PUBLISHED = {
-    "k710_b16": ["k710_b16_f8x224"],
-    "k710_l14": ["k710_l14_f8x224"],
-    "k710_l14_336": ["k710_l14_f8x336"],
-    "k710_l14_336_frozen": ["frozen_k710_l14_f8x336"],
-} | {
-    name: [run.format(release) for release in ("k400", "k600", "k700")]
-    for name, run in (
-        ("b16_from_k710", "{}+k710_b16_f8x224"),
-        ("l14_from_k710", "{}+k710_l14_f8x224"),
-        ("l14_f16_from_k710", "{}+k710_l14_f16x224"),
-        ("l14_f32_from_k710", "{}+k710_l14_f32x224"),
-        ("l14_336_f32_from_k710", "{}+k710_l14_f32x336"),
-        ("l14_336_f64_from_k710", "{}+k710_l14_f64x336"),
-        ("l14_336_frozen_from_k710", "frozen_{}+k710_l14_f8x336"),
-    )
-}
-"""The published runs that each packaged recipe repeats."""
-
-
 ABLATIONS: dict[str, dict[str, Any]] = {
     "k710_b16_local": {"global_layers": (), "local_blocks": 2},
     "k710_b16_both": {"local_blocks": 2},
@@ -63,7 +47,9 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 
 
 def test_every_packaged_recipe_is_a_published_run_an_ablation_or_tiny() -> None:
-    assert set(recipe_names()) == {*PUBLISHED, *ABLATIONS, "tiny_cpu", "tiny_cpu_finetune"}
+    published = {run.recipe for run in published_runs().values()}
+    assert set(recipe_names()) == {*published, *ABLATIONS, "tiny_cpu", "tiny_cpu_finetune"}
+    assert len(published) + len(ABLATIONS) + 2 == len(recipe_names())
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
@@ -82,64 +68,6 @@ def test_an_ablation_can_be_fine_tuned(name: str) -> None:
     values = read_recipe(pretrained.finetune_recipe or "b16_from_k710")
     model = resolve_recipe(values, settings, model=to_mapping(pretrained.model), where=name).model
     assert dataclasses.replace(model, num_classes=710) == pretrained.model
-
-
-@pytest.mark.parametrize(("name", "run"), [(name, run) for name, runs in PUBLISHED.items() for run in runs])
-def test_published_recipes_have_the_values_of_the_published_runs(shared: Path, name: str, run: str) -> None:
-    theirs: dict[str, Any] = json.loads((shared / "spec/uniformerv2_runs.json").read_text())[run]
-    ours = recipe_of(name)
-    assert _published_names(ours) == {key: theirs.get(key, _UNSAID[key]) for key in _published_names(ours)}
-    # What we do not have must be off there, but for RandAugment, which the recipes say is missing.
-    assert theirs["AUG.RE_PROB"] == 0
-    assert theirs["AUG.AA_TYPE"] == "rand-m7-n4-mstd0.5-inc1"
-    assert not theirs["SOLVER.BASE_LR_SCALE_NUM_SHARDS"]
-    assert theirs["SOLVER.COSINE_AFTER_WARMUP"]
-    assert theirs["MODEL.LOSS_FUNC"] == "cross_entropy"
-
-
-_UNSAID = collections.defaultdict(lambda: None, {"UNIFORMERV2.FROZEN": False, "DATA.RANDOM_FLIP": True})
-"""What the official code takes where a run says nothing."""
-
-
-def _published_names(recipe: Recipe) -> dict[str, Any]:
-    """A recipe under the names and in the units of the published configurations."""
-    model, data, optim, augment = recipe.model, recipe.data, recipe.optim, recipe.augment
-    return {
-        "AUG.NUM_SAMPLE": data.repeats,
-        "DATA.NUM_FRAMES": model.num_frames,
-        "DATA.RANDOM_FLIP": augment.flip == 0.5,
-        "DATA.TEST_CROP_SIZE": recipe.size_px,
-        "DATA.TRAIN_CROP_SIZE": recipe.size_px,
-        "DATA.TRAIN_JITTER_ASPECT_RELATIVE": list(augment.aspect),
-        "DATA.TRAIN_JITTER_SCALES_RELATIVE": list(augment.area),
-        "MODEL.CHECKPOINT_NUM": [recipe.runtime.recompute_layers],
-        "MODEL.USE_CHECKPOINT": recipe.runtime.recompute_layers > 0,
-        "NUM_GPUS": 8,
-        "NUM_SHARDS": data.global_batch // (8 * data.micro_batch),
-        "RNG_SEED": recipe.seed,
-        "SOLVER.BASE_LR": optim.base_lr,
-        "SOLVER.COSINE_END_LR": optim.end_lr,
-        "SOLVER.LR_POLICY": "cosine",
-        "SOLVER.MAX_EPOCH": optim.epochs,
-        "SOLVER.OPTIMIZING_METHOD": "adamw",
-        "SOLVER.WARMUP_EPOCHS": optim.warmup_epochs,
-        "SOLVER.WARMUP_START_LR": optim.warmup_start_lr,
-        "SOLVER.WEIGHT_DECAY": optim.weight_decay,
-        "SOLVER.ZERO_WD_1D_PARAM": True,
-        "TRAIN.BATCH_SIZE": 8 * data.micro_batch,
-        "UNIFORMERV2.BACKBONE_DROP_PATH_RATE": model.drop_path_backbone,
-        "UNIFORMERV2.CLS_DROPOUT": model.dropout,
-        "UNIFORMERV2.DROP_PATH_RATE": model.drop_path_global,
-        "UNIFORMERV2.FROZEN": model.frozen_backbone,
-        "UNIFORMERV2.MLP_DROPOUT": [model.dropout] * len(model.global_layers),
-        "UNIFORMERV2.MLP_FACTOR": model.mlp_factor,
-        "UNIFORMERV2.NO_LMHRA": model.local_blocks == 0,
-        "UNIFORMERV2.N_DIM": model.width,
-        "UNIFORMERV2.N_HEAD": model.heads,
-        "UNIFORMERV2.N_LAYERS": len(model.global_layers),
-        "UNIFORMERV2.RETURN_LIST": list(model.global_layers),
-        "UNIFORMERV2.TEMPORAL_DOWNSAMPLE": model.temporal_downsample,
-    }
 
 
 def test_published_architectures_are_the_variants() -> None:
@@ -166,3 +94,123 @@ def test_a_missing_recipe_file_names_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such recipe file") as caught:
         read_recipe(str(tmp_path / "none.toml"))
     assert "tiny_cpu" in caught.value.hint
+
+
+def test_a_published_run_is_a_recipe_under_its_own_name_too() -> None:
+    run = published_run("k400+k710_l14_f32x224")
+    assert run is not None
+    assert (run.name, run.target, run.recipe) == ("k400_k710_l14_f32x224", "k400", "l14_f32_from_k710")
+    assert read_recipe("k400+k710_l14_f32x224") == read_recipe("k400_k710_l14_f32x224")
+    assert published_run("l14_f32_from_k710") is None
+    assert published_run("k400_k710_l14_f128x224") is None
+
+
+def test_two_published_runs_of_one_recipe_differ_in_the_target_alone() -> None:
+    changed = [d.setting for d in compare_recipes("k400_k710_b16_f8x224", "k700_k710_b16_f8x224")]
+    assert changed == ["model.num_classes", "data.view", "validation.view"]
+
+
+def test_no_two_recipes_have_the_same_name_or_the_same_values() -> None:
+    assert not set(published_runs()) & set(recipe_names())
+    settings = [{**to_mapping(recipe_of(name)), "about": "", "finetune_recipe": ""} for name in recipe_names()]
+    assert all(one != other for i, one in enumerate(settings) for other in settings[:i])
+
+
+LEFT_TO_DEFAULTS = {
+    "data": {"window", "stride", "max_hole_fraction"},
+    "augment": {"brightness", "contrast"}
+    | {"erase_area", "erase_aspect", "erase_mode", "mix_probability", "mix_switch"},
+    "optim": {"max_bad_steps"},
+    "head": {"class_order"},
+    "runtime": {field.name for field in dataclasses.fields(RuntimeConfig)} - {"precision"},
+    "model": {"dw_reduction", "fusion", "gelu", "norm_eps", "pre_norm", "drop_path_mode"},
+}
+"""Settings that no published run has, that are the machine's, or that the first weights decide."""
+OF_THE_RUN = {"local_blocks", "temporal_downsample", "mlp_factor"}
+"""Settings of the model that a recipe for fine-tuning leaves to the checkpoint."""
+
+
+@pytest.mark.parametrize("name", published_runs())
+def test_a_recipe_writes_down_every_setting_that_a_published_run_has(name: str) -> None:
+    values, tunes = read_recipe(name), published_runs()[name].recipe.endswith("_from_k710")
+    # A new classifier has no rows to gather, so only fine-tuning says where they come from.
+    open_ones = {"model": OF_THE_RUN, "head": set()} if tunes else {"model": set(), "head": {"init"}}
+    for table, settings in to_mapping(recipe_of(name)).items():
+        if isinstance(settings, dict):
+            expected = set(settings) - LEFT_TO_DEFAULTS.get(table, set()) - open_ones.get(table, set())
+            assert set(values.get(table, {})) - LEFT_TO_DEFAULTS.get(table, set()) == expected, table
+
+
+@pytest.mark.parametrize("name", [*recipe_names(), *published_runs()])
+def test_a_shown_recipe_is_a_recipe_file_of_the_same_values(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "shown.toml"
+    path.write_text(recipe_text(show_recipe(name)), encoding="utf-8")
+    assert recipe_of(str(path)) == recipe_of(name)
+    assert compare_recipes(name, str(path)) == ()
+    # What the first weights decide is not named, so that they still may.
+    model = read_recipe(name).get("model", {})
+    assert set(read_recipe(str(path)).get("model", {})) == set(model)
+
+
+def test_a_shown_recipe_has_every_setting_or_says_who_decides_it() -> None:
+    whole = to_mapping(recipe_of("k710_b16"))
+    for name in ("k710_b16", "k400_b16_f8x224"):
+        assert show_recipe(name).settings.keys() == whole.keys()
+        assert show_recipe(name).of_target == ()
+        assert set(show_recipe(name).of_weights) == LEFT_TO_DEFAULTS["model"]
+    shared_by_three = show_recipe("b16_from_k710")
+    assert shared_by_three.of_target == ("data.view", "model.num_classes", "validation.view")
+    assert "num_classes" not in shared_by_three.settings["model"]
+    text = recipe_text(shared_by_three)
+    assert "\n# num_classes: the target's\n" in text
+    assert "\n# local_blocks = 0\n" in text
+    assert "[model]" not in recipe_text(show_recipe("tiny_cpu_finetune"))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1.5e-6, "1.5e-6"),
+        (1e22, "1e22"),
+        (0.05, "0.05"),
+        (20.0, "20.0"),
+        (True, "true"),
+        ((0.9, 0.999), "[0.9, 0.999]"),
+        ([], "[]"),
+        ('a "b" \\ \n\x7f\u00e9', '"a \\"b\\" \\\\ \\n\\u007f\u00e9"'),
+    ],
+)
+def test_values_are_written_as_toml(value: Any, text: str) -> None:
+    assert toml_value(value) == text
+    assert tomllib.loads(f"a = {text}")["a"] == (list(value) if isinstance(value, tuple) else value)
+
+
+@given(st.one_of(st.text(st.characters(codec="utf-8")), st.floats(allow_nan=False, allow_infinity=False)))
+def test_any_text_and_number_survives_the_file(value: str | float) -> None:
+    assert tomllib.loads(f"a = {toml_value(value)}")["a"] == value
+
+
+@pytest.mark.parametrize("value", [None, float("inf"), {"a": 1}])
+def test_what_no_recipe_has_is_not_written(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"not a value of a recipe|finite"):
+        toml_value(value)
+
+
+def test_the_list_has_a_row_for_every_recipe() -> None:
+    rows = {facts.name: facts for facts in list_recipes()}
+    assert list(rows) == recipe_names()
+    frozen = rows["l14_336_frozen_f32_from_k710"]
+    assert (frozen.model, frozen.num_frames, frozen.size_px) == ("L/14 frozen", 32, 336)
+    assert (frozen.epochs, frozen.global_batch, frozen.base_lr) == (5, 256, 5e-5)
+    assert frozen.published[0] == "frozen_k400_k710_l14_f32x336"
+    assert rows["tiny_cpu_finetune"].num_frames is None
+    assert rows["tiny_cpu"].published == ()
+
+
+def test_a_comparison_names_each_side_and_what_is_left_open() -> None:
+    found = {d.setting: (d.a, d.b) for d in compare_recipes("k710_l14", "l14_f16_from_k710")}
+    assert found["model.num_frames"] == (8, 16)
+    assert found["optim.base_lr"] == (1e-5, 1.5e-6)
+    assert found["model.num_classes"] == (710, None)
+    assert "model.width" not in found
+    assert "about" not in found
