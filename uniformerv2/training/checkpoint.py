@@ -1,4 +1,4 @@
-"""What a run writes: ``checkpoint.pt`` to go on from, ``model.safetensors`` with its lineage to use."""
+"""What a run writes: checkpoints to go on from, ``model.safetensors`` with its lineage to use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,23 @@ import torch
 from torch import Tensor
 
 from k710 import atomic
-from k710.config import to_mapping
+from k710.config import from_mapping, to_mapping
 from k710.errors import CheckpointError
 from uniformerv2.training.classes import ClassTable
+from uniformerv2.training.digest import content_digest
 from uniformerv2.training.lineage import Lineage, write_lineage
+from uniformerv2.training.metrics import Validation
 from uniformerv2.weights.files import read_weights
 
 CHECKPOINT_FILE = "checkpoint.pt"
+"""The only checkpoint of a run of schema version 1; later ones are in a folder, see ``saves.py``."""
 MODEL_FILE = "model.safetensors"
 SCHEMA = "uniformerv2.checkpoint"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Of the checkpoints that are written. Version 1 has no digest, running average, loss scale or validation."""
+VERSIONS_READ = (1, 2)
+MODEL_SCHEMA_VERSION = 1
+"""Of the header of a model file."""
 HEADER_KEY = "uniformerv2"
 """Key of our JSON in the metadata of a safetensors file."""
 
@@ -64,6 +71,11 @@ class RunState:
         if done < steps_per_epoch * self.global_batch:
             return dataclasses.replace(self, samples_done=done, step=self.step + 1, holes=self.holes + holes)
         return dataclasses.replace(self, epoch=self.epoch + 1, samples_done=0, step=self.step + 1, holes=0)
+
+
+def nowhere(global_batch: int) -> RunState:
+    """The state of a run that trains on nothing."""
+    return RunState(view_digest="", data_digest="", window=0, taken_out_digest="", global_batch=global_batch)
 
 
 IDENTITY = ("view_digest", "data_digest", "window", "taken_out_digest", "global_batch")
@@ -105,7 +117,7 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
-    """The content of ``checkpoint.pt``."""
+    """All that a run goes on from."""
 
     model: dict[str, Tensor]
     """State dict."""
@@ -115,24 +127,45 @@ class Checkpoint:
     """Where the run is."""
     provenance: Provenance
     """Settings, classes, data and lineage."""
+    ema: dict[str, Tensor] = field(default_factory=dict)
+    """Running average of the weights by name; empty: none is kept."""
+    scaler: dict[str, Any] = field(default_factory=dict)
+    """State of the loss scale; empty: none is used."""
+    validation: Validation | None = None
+    """Scores of these weights; None: they were not scored."""
+    best: Validation | None = None
+    """The best scores of the run so far; None: nothing was scored."""
+
+
+class OtherVersionError(CheckpointError):
+    """A file of ours, of a version that is not read here: whole, so nothing older is taken in its place."""
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Replace the checkpoint at ``path``; a kill at any moment leaves the old one or the new one."""
+    with writing(path), atomic.replacing(path) as partial:
+        write_checkpoint(partial, checkpoint)
+
+
+def write_checkpoint(partial: Path, checkpoint: Checkpoint) -> None:
+    """Write the bytes of ``checkpoint`` into the file ``partial``."""
     p = checkpoint.provenance
     content = {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
         "model": checkpoint.model,
         "optimizer": checkpoint.optimizer,
+        "ema": checkpoint.ema,
+        "scaler": checkpoint.scaler,
         "state": to_mapping(checkpoint.state),
+        "validation": to_mapping(checkpoint.validation) if checkpoint.validation else None,
+        "best": to_mapping(checkpoint.best) if checkpoint.best else None,
         "config": to_mapping(p.config),
         "classes": p.classes.to_plain(),
         "data_digest": p.data_digest,
         "lineage": p.lineage.to_plain(),
     }
-    with writing(path), atomic.replacing(path) as partial:
-        torch.save(content, partial)
+    torch.save(content | {"digest": content_digest(content)}, partial)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -145,13 +178,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def parse_checkpoint(content: Mapping[str, Any], *, where: str) -> Checkpoint:
-    """The checkpoint whose loaded content this is."""
-    check_schema(content, where)
+    """The checkpoint whose loaded content this is; from version 2 on its digest must be that of the content."""
+    check_schema(content, where, versions=VERSIONS_READ)
     with parsing(where):
+        if content["schema_version"] > 1:
+            _require_digest(content, where)
         return Checkpoint(
             model=content["model"],
             optimizer=content["optimizer"],
+            ema=content.get("ema", {}),
+            scaler=content.get("scaler", {}),
             state=RunState(**content["state"]),
+            validation=_validation(content.get("validation")),
+            best=_validation(content.get("best")),
             provenance=Provenance(
                 config=content["config"],
                 classes=ClassTable.from_plain(content["classes"]),
@@ -161,13 +200,25 @@ def parse_checkpoint(content: Mapping[str, Any], *, where: str) -> Checkpoint:
         )
 
 
-def check_schema(content: Mapping[str, Any], where: str) -> None:
-    """Raise a ``CheckpointError`` unless the schema and version are the ones read here."""
+def _require_digest(content: Mapping[str, Any], where: str) -> None:
+    if content["digest"] != content_digest({name: value for name, value in content.items() if name != "digest"}):
+        raise CheckpointError(
+            f"{where}: damaged: its content is not what was saved (the digests differ)", hint="use another copy of it"
+        )
+
+
+def _validation(plain: Mapping[str, Any] | None) -> Validation | None:
+    return None if plain is None else from_mapping(Validation, plain, where="validation")
+
+
+def check_schema(content: Mapping[str, Any], where: str, versions: tuple[int, ...] = (MODEL_SCHEMA_VERSION,)) -> None:
+    """Raise a ``CheckpointError`` unless the schema is ours and the version one of ``versions``."""
     name, version = content.get("schema"), content.get("schema_version")
     if name != SCHEMA:
         raise CheckpointError(f"{where}: not a checkpoint of this program (schema {name!r})")
-    if version != SCHEMA_VERSION:
-        raise CheckpointError(f"{where}: schema version {version}, this version reads {SCHEMA_VERSION}")
+    if version not in versions:
+        read = " and ".join(map(str, versions))
+        raise OtherVersionError(f"{where}: schema version {version}, this version reads {read}")
 
 
 @contextmanager
@@ -203,7 +254,7 @@ def save_model(path: Path, model: Mapping[str, Tensor], provenance: Provenance) 
         lineage_sha256 = write_lineage(lineage_path(path), provenance.lineage)
     header = {
         "schema": SCHEMA,
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": MODEL_SCHEMA_VERSION,
         "config": to_mapping(provenance.config),
         "classes": provenance.classes.to_plain(),
         "data_digest": provenance.data_digest,

@@ -9,12 +9,55 @@ Letters: T frames in the backbone, S patches of a frame, L = S + 1, C width, D l
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
+
+import torch
 
 from uniformerv2.models.uniformerv2_config import UniFormerV2Config
 
 Algorithm = Literal["published", "ours"]
+
+_PEAK_TFLOPS: tuple[tuple[str, dict[str, float]], ...] = (
+    ("B200", {"bf16": 2250, "fp16": 2250, "fp32": 75}),
+    ("H200 NVL", {"bf16": 835.5, "fp16": 835.5, "fp32": 60}),
+    ("G?H200", {"bf16": 989.4, "fp16": 989.4, "fp32": 66.9}),
+    ("H100 NVL", {"bf16": 835.5, "fp16": 835.5, "fp32": 60}),
+    ("H100 PCIe", {"bf16": 756, "fp16": 756, "fp32": 51}),
+    ("H100", {"bf16": 989.4, "fp16": 989.4, "fp32": 66.9}),
+    ("A100", {"bf16": 312, "fp16": 312, "fp32": 19.5}),
+    ("A40", {"bf16": 149.7, "fp16": 149.7, "fp32": 37.4}),
+    ("A10", {"bf16": 125, "fp16": 125, "fp32": 31.2}),
+    ("A6000", {"bf16": 154.8, "fp16": 154.8, "fp32": 38.7}),
+    ("L40S", {"bf16": 362.05, "fp16": 362.05, "fp32": 91.6}),
+    ("L40", {"bf16": 181.05, "fp16": 181.05, "fp32": 90.5}),
+    ("L4", {"bf16": 121, "fp16": 121, "fp32": 30.3}),
+    ("RTX 4090(?! D| Laptop)", {"bf16": 165.2, "fp16": 165.2, "fp32": 82.6}),
+    ("RTX 3090", {"bf16": 71, "fp16": 71, "fp32": 35.6}),
+    ("V100-SXM2", {"fp16": 125, "fp32": 15.7}),
+    ("V100-PCIE", {"fp16": 112, "fp32": 14}),
+    ("T4", {"fp16": 65, "fp32": 8.1}),
+)
+"""Dense peak with fp32 sums by a part of the device's name, from the makers' data sheets; fp32 without TF32.
+
+The first that fits counts.
+"""
+_NAME_OF = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+
+
+def peak_flops(device_name: str, dtype: torch.dtype) -> float | None:
+    """Dense peak of a device in floating-point operations a second on numbers of ``dtype``; None: unknown.
+
+    Half of a device, as MIG gives, has no name of its own: its peak is unknown.
+    """
+    if "MIG" in device_name:
+        return None
+    for pattern, tflops in _PEAK_TFLOPS:
+        if re.search(rf"\b{pattern}\b", device_name):
+            peak = tflops.get(_NAME_OF.get(dtype, ""))
+            return peak * 1e12 if peak is not None else None
+    return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -10,13 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from k710 import atomic
-from k710.config import differences
+from k710.config import differences, to_mapping
 from k710.errors import UsageError
 from k710.processes import only_writer
-from uniformerv2.training.checkpoint import CHECKPOINT_FILE, MODEL_FILE, lineage_path, writing
+from uniformerv2.config import Recipe, depends_on_micro_batch
+from uniformerv2.training import saves
+from uniformerv2.training.checkpoint import CHECKPOINT_FILE, MODEL_FILE, lineage_path
 
 CONFIG_FILE = "config.json"
 LOG_FILE = "log.jsonl"
+LOG_TABLE = "log.csv"
+BEST_MODEL_FILE = "model_best.safetensors"
+"""Weights of the epoch with the best validation scores, or their average when that is better."""
+EMA_MODEL_FILE = "model_ema.safetensors"
+"""Running average of the weights at the end of the run."""
 _GUARD_FILE = ".run-guard"
 SCHEMA = "uniformerv2.run"
 SCHEMA_VERSION = 1
@@ -25,13 +33,18 @@ _MAY_DIFFER = {
     "": ("about", "finetune_recipe"),
     # The batch and the window are compared with the state: another one is a restart at the next epoch.
     "data": ("workers", "global_batch", "window", "max_hole_fraction"),
+    "optim": ("max_bad_steps",),
+    "validation": ("view", "every_epochs"),
+    "test": ("clips", "crops"),
     "runtime": (
         "device",
+        "sharding",
         "threads",
         "recompute_layers",
         "recompute_every",
         "compile",
         "checkpoint_every",
+        "keep_checkpoints",
         "log_every",
         "restart_epoch",
     ),
@@ -60,23 +73,11 @@ def open_run(out: Path, settings: Mapping[str, Any], *, resume: bool, fresh: boo
     return exists
 
 
-class RunLog:
-    """``log.jsonl``: one JSON object a line, in order of ``step``."""
-
-    def __init__(self, out: Path) -> None:
-        self._path = out / LOG_FILE
-
-    def keep_until(self, step: int) -> None:
-        """Drop the lines of later steps, which are about to be done again."""
-        if self._path.is_file():
-            lines = self._path.read_text().splitlines()
-            kept = [line for line in lines if _step_of(line) <= step]
-            atomic.write_text(self._path, "".join(f"{line}\n" for line in kept))
-
-    def write(self, line: Mapping[str, Any]) -> None:
-        """Add a line."""
-        with writing(self._path), self._path.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(line) + "\n")
+def run_files(out: Path) -> list[Path]:
+    """Every file that a run keeps in ``out``, those that are not there yet too."""
+    models = [out / name for name in (MODEL_FILE, BEST_MODEL_FILE, EMA_MODEL_FILE)]
+    named = [out / name for name in (CONFIG_FILE, LOG_FILE, LOG_TABLE, CHECKPOINT_FILE)]
+    return [*named, *models, *(lineage_path(model) for model in models), *saves.checkpoint_paths(out)]
 
 
 def _require_fitting(out: Path, settings: Mapping[str, Any], *, resume: bool, fresh: bool) -> bool:
@@ -116,21 +117,27 @@ def _require_same(out: Path, settings: Mapping[str, Any]) -> None:
 
 def _compared(settings: Mapping[str, Any]) -> dict[str, Any]:
     compared = copy.deepcopy(dict(settings))
+    compared["recipe"] = _filled(compared["recipe"])
     for table, names in _MAY_DIFFER.items():
         values = compared["recipe"].get(table, {}) if table else compared["recipe"]
         for name in names:
             values.pop(name, None)
+    recipe = compared["recipe"]
+    if not depends_on_micro_batch(recipe.get("model", {}), recipe["augment"]):
+        recipe["data"].pop("micro_batch", None)
     return compared
+
+
+def _filled(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """``recipe`` with the defaults of what it does not say: a run from before a setting existed is one without it."""
+    filled = dict(recipe)
+    for field in dataclasses.fields(Recipe):
+        if field.default_factory is not dataclasses.MISSING:
+            filled[field.name] = {**to_mapping(field.default_factory()), **filled.get(field.name, {})}
+    return filled
 
 
 def _leftovers(out: Path) -> set[Path]:
     """Temporary files of the names that a killed run leaves behind."""
-    names = (CONFIG_FILE, LOG_FILE, CHECKPOINT_FILE, MODEL_FILE, lineage_path(Path(MODEL_FILE)).name)
-    return {path for name in names for path in out.glob(f".{name}.*.partial")}
-
-
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):  # the last line of a killed run may be cut off
-        return float("inf")
+    names = {path.name for path in run_files(out) if path.parent == out}
+    return {path for name in names for path in out.glob(f".{name}.*.partial")} | saves.leftovers(out)

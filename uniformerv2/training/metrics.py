@@ -4,8 +4,81 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Validation:
+    """Scores of a run's weights on its validation view."""
+
+    view: str
+    """Name of the view."""
+    clips: int
+    """Clips scored, each once."""
+    top1: float
+    """Share of clips whose class has the highest score."""
+    top5: float
+    """Share of clips whose class is among the five highest."""
+    ema_top1: float | None = None
+    """``top1`` of the running average of the weights; None: none is kept."""
+    ema_top5: float | None = None
+    """``top5`` of the running average."""
+
+    @property
+    def best_top1(self) -> float:
+        """``top1`` of the weights or of their average, whichever is higher."""
+        return max(self.top1, self.ema_top1 if self.ema_top1 is not None else self.top1)
+
+    @property
+    def ema_is_better(self) -> bool:
+        """Whether the average scores higher than the weights."""
+        return self.ema_top1 is not None and self.ema_top1 > self.top1
+
+    def beats(self, best: Validation | None) -> bool:
+        """Whether these are the best scores so far; those on another view say nothing of these."""
+        return best is None or best.view != self.view or self.best_top1 > best.best_top1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainLine:
+    """What some steps in a row did: one line of the log. Means are over these steps, each counting the same."""
+
+    step: int
+    """Steps since the run began, after the last of these."""
+    epoch: int
+    """Epochs finished then."""
+    steps: int
+    """How many steps these are."""
+    loss: float | None
+    """Mean of the losses of the steps that had a live sample; None: none had."""
+    accuracy: float | None
+    """Mean share of samples whose class had the highest score; None: not known, as under mixing."""
+    lr: float
+    """Learning rate of the last of these."""
+    grad_norm: float | None
+    """Mean norm of the gradient before clipping, over the steps whose gradient was applied."""
+    clips_per_s: float
+    """Clips of the steps over their time, over all ranks."""
+    data_wait: float
+    """Share of that time in which the loop waited for data."""
+    limit: Literal["data", "compute"]
+    """What there is too little of: data when the loop waits for it more than a twentieth of its time."""
+    step_s: float
+    """Mean time of a step; between steps, scoring and saves do not count."""
+    flops_per_s: float
+    """Floating-point operations of the model per second over all ranks; what is computed again does not count."""
+    mfu: float | None
+    """``flops_per_s`` over the dense peak of the devices at this precision; None: their peak is not known."""
+    memory_bytes: int
+    """Most memory of the device that was taken so far; on a CPU, of the process."""
+    bad_steps: int
+    """Steps so far that were skipped because a loss or gradient was not finite."""
+    scale: float | None
+    """Scale of the loss; None: it is not scaled."""
+    epoch_holes: int
+    """Clips of the epoch that failed at read time so far."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +103,22 @@ class Progress:
     """Over all ranks since the last report."""
     holes: int = 0
     """Clips of this epoch that failed at read time."""
+    epochs: int = 0
+    """Epochs of the run; 0: it has none."""
+    recent: TrainLine | None = None
+    """What the last few steps did, for a screen."""
+    logged: TrainLine | None = None
+    """The log line that was written with this step; None: none was."""
+    scored: Validation | None = None
+    """The last scores; None: nothing was scored."""
+    scored_step: int = 0
+    """The step after which they were found."""
+    scored_is_best: bool = False
+    """Whether none before were as good."""
+    best: Validation | None = None
+    """The best scores so far."""
+    said: tuple[str, ...] = ()
+    """Sentences for the user, to be shown once."""
 
 
 OnProgress = Callable[[Progress], None]

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from uniformerv2 import UniFormerV2, UniFormerV2Config
 from uniformerv2.models.fusion import Fusion
-from uniformerv2.training.flops import count_macs
+from uniformerv2.training.flops import count_macs, peak_flops
 
 NAMES = (
     "b16_f8_224_k400",
@@ -91,3 +91,32 @@ def test_a_training_step_costs_what_torch_counts(frozen: bool) -> None:
 
 def _by_operation(counter: FlopCounterMode) -> dict[str, int]:
     return {str(name): count for name, count in counter.get_flop_counts()["Global"].items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "tflops"),
+    [
+        ("NVIDIA H200", torch.bfloat16, 989.4),
+        ("NVIDIA GH200 480GB", torch.bfloat16, 989.4),
+        ("NVIDIA H100 80GB HBM3", torch.float16, 989.4),
+        ("NVIDIA H100 PCIe", torch.bfloat16, 756),
+        ("NVIDIA H100 NVL", torch.bfloat16, 835.5),
+        ("NVIDIA A100-SXM4-80GB", torch.float32, 19.5),
+        ("NVIDIA A10", torch.bfloat16, 125),
+        ("NVIDIA L40S", torch.bfloat16, 362.05),
+        ("NVIDIA L4", torch.bfloat16, 121),
+        ("NVIDIA GeForce RTX 4090", torch.bfloat16, 165.2),
+        ("Tesla V100-SXM2-16GB", torch.float16, 125),
+        ("Tesla V100-SXM2-16GB", torch.bfloat16, None),
+        ("NVIDIA GeForce RTX 4090 D", torch.bfloat16, None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", torch.bfloat16, None),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", torch.bfloat16, None),
+        ("NVIDIA A10G", torch.bfloat16, None),
+        ("NVIDIA H200", torch.float64, None),
+        ("AMD Instinct MI300X", torch.bfloat16, None),
+    ],
+)
+def test_the_peak_of_a_device_goes_by_its_name_and_an_unknown_one_has_none(
+    name: str, dtype: torch.dtype, tflops: float | None
+) -> None:
+    assert peak_flops(name, dtype) == (tflops * 1e12 if tflops is not None else None)

@@ -47,3 +47,56 @@ def test_a_foreign_folder_is_left_as_it_was(tmp_path: Path) -> None:
     with ExitStack() as guard, pytest.raises(UsageError, match="not a run"):
         open_run(tmp_path, SETTINGS, resume=False, fresh=False, guard=guard)
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+def test_a_run_from_before_a_setting_existed_is_one_with_its_default(tmp_path: Path) -> None:
+    before = {"recipe": {"seed": 1, "optim": {"epochs": 3}}}
+    now = {"recipe": {"seed": 1, "optim": {"epochs": 3, "ema_decay": 0.0, "layer_decay": 1.0}, "test": {"clips": 3}}}
+    other = {"recipe": {"seed": 1, "optim": {"epochs": 3, "ema_decay": 0.5}}}
+    with ExitStack() as guard:
+        open_run(tmp_path, before, resume=False, fresh=False, guard=guard)
+    with ExitStack() as guard, pytest.raises(UsageError, match=r"recipe.optim.ema_decay: 0.0 -> 0.5$"):
+        open_run(tmp_path, other, resume=True, fresh=False, guard=guard)
+    with ExitStack() as guard:
+        assert open_run(tmp_path, now, resume=True, fresh=False, guard=guard)
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "value", "may"),
+    [
+        ("runtime", "sharding", "fsdp", True),
+        ("runtime", "device", "cuda", True),
+        ("runtime", "keep_checkpoints", 9, True),
+        ("runtime", "log_every", 9, True),
+        ("runtime", "compile", True, True),
+        ("runtime", "precision", "bf16", False),
+        ("validation", "view", "k400-val", True),
+        ("validation", "every_epochs", 9, True),
+        ("optim", "max_bad_steps", 9, True),
+        ("optim", "label_smoothing", 0.1, False),
+        ("data", "sampling", "dense", False),
+        ("data", "micro_batch", 9, True),
+    ],
+)
+def test_what_may_differ_when_a_run_goes_on(tmp_path: Path, table: str, name: str, value: object, may: bool) -> None:
+    with ExitStack() as guard:
+        open_run(tmp_path, SETTINGS, resume=False, fresh=False, guard=guard)
+    changed = {"recipe": {**SETTINGS["recipe"], table: {name: value}}}
+    with ExitStack() as guard:
+        if may:
+            assert open_run(tmp_path, changed, resume=True, fresh=False, guard=guard)
+        else:
+            with pytest.raises(UsageError, match=rf"other settings: recipe.{table}.{name}: "):
+                open_run(tmp_path, changed, resume=True, fresh=False, guard=guard)
+
+
+@pytest.mark.parametrize(("table", "name", "value"), [("model", "local_blocks", 1), ("augment", "mixup", 0.8)])
+def test_a_micro_batch_that_decides_the_result_may_not_differ(
+    tmp_path: Path, table: str, name: str, value: float
+) -> None:
+    before = {"recipe": {**SETTINGS["recipe"], table: {name: value}}}
+    with ExitStack() as guard:
+        open_run(tmp_path, before, resume=False, fresh=False, guard=guard)
+    changed = {"recipe": {**before["recipe"], "data": {"micro_batch": 9}}}
+    with ExitStack() as guard, pytest.raises(UsageError, match=r"other settings: recipe.data.micro_batch: "):
+        open_run(tmp_path, changed, resume=True, fresh=False, guard=guard)
