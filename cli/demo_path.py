@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .evaluate import shown_on as shown_scoring
 from .progress import Stages
 from .training import shown_on
 
@@ -179,7 +180,7 @@ def _score(curated: Curated, source: Path, view: str, name: str, stages: Stages,
         # A forward pass of this small model gains nothing from a second thread; decoding takes the other core.
         overrides=("workers=1", "threads=1", *overrides),
     )
-    return evaluate(config, on_progress=shown_on(stages, name))
+    return evaluate(config, on_progress=shown_scoring(stages, name))
 
 
 def _finetune(

@@ -11,13 +11,18 @@ import typer
 from .options import (
     DEFAULT_DATA,
     DEFAULT_RUN,
+    Accumulate,
     AllowLeaks,
     AsJson,
+    Cache,
+    CacheGb,
     Data,
     Devices,
     Fresh,
     Resume,
     Settings,
+    Stream,
+    StreamClips,
     is_first_rank,
 )
 
@@ -39,7 +44,12 @@ def finetune(
     resume: Resume = False,
     fresh: Fresh = False,
     allow_leaks: AllowLeaks = False,
+    stream: Stream = None,
+    stream_clips: StreamClips = None,
+    cache: Cache = None,
+    cache_gb: CacheGb = 100,
     devices: Devices = 1,
+    accumulate: Accumulate = "auto",
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
@@ -62,7 +72,12 @@ def finetune(
         resume=resume,
         fresh=fresh,
         allow_leaks=allow_leaks,
+        stream=tuple(stream or ()),
+        stream_clips=stream_clips,
+        cache=cache,
+        cache_gb=cache_gb,
         devices=devices,
+        accumulate=accumulate,
         overrides=tuple(settings or ()),
     )
     with Stages() as stages:

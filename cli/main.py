@@ -16,7 +16,25 @@ from rich.console import Console
 from k710 import __version__
 from k710.errors import K710Error, StoppedOnPurposeError, UsageError
 
-from . import audit, build, demo, diff, evaluate, export, finetune, forget, labels, plan, pretrain, retry, synth, verify
+from . import (
+    audit,
+    build,
+    compare,
+    demo,
+    diff,
+    evaluate,
+    export,
+    finetune,
+    forget,
+    labels,
+    lineage,
+    plan,
+    pretrain,
+    recipes,
+    retry,
+    synth,
+    verify,
+)
 from .options import is_first_rank
 
 INTERNAL_ERROR = 70
@@ -34,6 +52,8 @@ _COMMANDS = (
     pretrain.pretrain,
     finetune.finetune,
     evaluate.evaluate,
+    compare.compare,
+    lineage.lineage,
     export.export,
     demo.demo,
 )
@@ -55,6 +75,7 @@ def make_app() -> typer.Typer:
     for command in _COMMANDS:
         app.command(name=command.__name__, cls=_CLASSES.get(command.__name__))(command)
     app.add_typer(labels.make_labels_app(), name="labels")
+    app.add_typer(recipes.make_recipes_app(), name="recipes")
     return app
 
 
@@ -74,7 +95,8 @@ def _root(
 
 def main() -> None:
     """Run the program and exit with the code of the contract."""
-    signal.signal(signal.SIGTERM, _stop)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _stop)
     sys.exit(run())
 
 
@@ -139,4 +161,4 @@ def _unexpected(error: Exception, console: Console) -> int:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the shape of a handler
-    raise StoppedOnPurposeError("stopped by SIGTERM", hint="run the same command again to go on")
+    raise StoppedOnPurposeError(f"stopped by {signal.Signals(number).name}", hint="run the same command again to go on")

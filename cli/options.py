@@ -21,7 +21,25 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="Start a new run in --out, 
 AllowLeaks = Annotated[
     bool, typer.Option("--allow-leaks", help="Train although videos stand in the target's held-out lists.")
 ]
+Cache = Annotated[
+    Path | None,
+    typer.Option("--cache", help="Local folder that keeps clips read from an object store; none by default."),
+]
+Stream = Annotated[
+    list[str] | None,
+    typer.Option("--stream", help="WebDataset shards to train on instead of a build; {000..099} and *; repeatable."),
+]
+StreamClips = Annotated[int | None, typer.Option("--stream-clips", min=1, help="Clips of --stream that make an epoch.")]
+CacheGb = Annotated[int, typer.Option("--cache-gb", min=1, help="The most that --cache takes, in GiB.")]
 Devices = Annotated[int, typer.Option("--devices", min=1, help="Processes to train with, one per device.")]
+Accumulate = Annotated[
+    str,
+    typer.Option(
+        "--accumulate",
+        metavar="auto|N",
+        help="Micro-batches of a step on each device; the global batch stays the recipe's, auto keeps its micro-batch.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 

@@ -14,10 +14,13 @@ from typing import Any
 from k710.config import to_mapping, with_overrides
 from k710.errors import FeedError, UsageError
 from k710.labels import TAXONOMIES, load_labels
-from k710.shards.index import LOCK_FILE, ShardIndex
+from k710.shards.index import LOCK_FILE, ShardIndex, View
 from k710.store import Store
-from uniformerv2.config import Recipe, read_recipe, resolve_recipe
+from uniformerv2.config import Recipe, ValidationConfig, read_recipe, resolve_recipe, with_accumulation
+from uniformerv2.data.reading import ReadingConfig
+from uniformerv2.recipe_files import published_run
 from uniformerv2.training.distributed import Ranks, on_ranks
+from uniformerv2.training.feeds import stream_config
 from uniformerv2.training.metrics import OnProgress, silent
 from uniformerv2.training.session import run
 from uniformerv2.training.source import model_config, read_settings, read_source, start_model
@@ -64,6 +67,16 @@ class FinetuneConfig:
     """Go on when held-out videos of the target have been, or will be, seen."""
     devices: int = 1
     """Processes on this machine, one device each; torchrun sets its own number."""
+    accumulate: str = "auto"
+    """Micro-batches of a step on each process: ``auto`` for as many as the recipe's micro-batch makes, or a number."""
+    stream: tuple[str, ...] = ()
+    """Foreign WebDataset shards to train on instead of the build: paths or URLs, with ``{000..099}`` and ``*``."""
+    stream_clips: int | None = None
+    """How many of their clips make an epoch."""
+    cache: Path | None = None
+    """Local folder that keeps the clips of a build on an object store; None: every epoch reads them anew."""
+    cache_gb: int = 100
+    """The most that it takes, in GiB."""
     overrides: tuple[str, ...] = ()
     """``a.b=value`` changes to the recipe."""
 
@@ -97,14 +110,19 @@ def finetune(config: FinetuneConfig, *, on_progress: OnProgress = silent) -> Run
 
 def _finetune_on_rank(config: FinetuneConfig, ranks: Ranks, on_progress: OnProgress) -> RunSummary:
     source = read_source(config.source)
-    recipe = _recipe(config, source.config)
-    index = _index(config, needed=recipe.optim.epochs > 0)
+    recipe = with_accumulation(_recipe(config, source.config), config.accumulate, ranks.world)
+    stream = stream_config(config.stream, config.stream_clips, recipe)
+    index = None if stream is not None else _index(config, needed=recipe.optim.epochs > 0)
     labels = load_labels() if index is None else index.labels
     releases = _releases(index, config.target) if index is not None else ()
     view = None
     if index is not None and recipe.optim.epochs:
         view = index.view(config.train_view or _only_train_view(index, config.target, releases))
-        recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, view=view.name))
+        recipe = dataclasses.replace(
+            recipe,
+            data=dataclasses.replace(recipe.data, view=view.name),
+            validation=_validation(config, source.config, recipe.validation, index, view),
+        )
         releases = (view.release,) if view.release in releases else releases
     task = Task(
         command="finetune",
@@ -116,20 +134,41 @@ def _finetune_on_rank(config: FinetuneConfig, ranks: Ranks, on_progress: OnProgr
         init={"kind": "weights", "sha256": source.sha256},
         index=index,
         view=view,
+        stream=stream,
         labels=labels,
         out=config.folder,
         resume=config.resume,
         fresh=config.fresh,
+        reading=ReadingConfig(cache=config.cache, cache_bytes=config.cache_gb * 2**30),
         allow_leaks=config.allow_leaks,
     )
     return run(task, ranks, on_progress)
 
 
-def _recipe(config: FinetuneConfig, made_with: Mapping[str, Any]) -> Recipe:
-    theirs = made_with.get("recipe", {})
-    name = config.recipe or theirs.get("finetune_recipe", "")
+def _validation(
+    config: FinetuneConfig, made_with: Mapping[str, Any], given: ValidationConfig, index: ShardIndex, view: View
+) -> ValidationConfig:
+    """As ``given``; where neither the recipe nor ``--set`` names a view, the val view beside the train view."""
+    named = with_overrides(read_recipe(_recipe_name(config, made_with)), config.overrides).get("validation", {})
+    own = f"{view.release}-val"
+    return given if "view" in named or own not in index.view_names else dataclasses.replace(given, view=own)
+
+
+def _recipe_name(config: FinetuneConfig, made_with: Mapping[str, Any]) -> str:
+    name = config.recipe or made_with.get("recipe", {}).get("finetune_recipe", "")
     if not name:
         raise UsageError("the checkpoint names no recipe to fine-tune with", hint="give one with --recipe")
+    run = published_run(name)
+    if run is not None and run.target != config.target:
+        raise UsageError(
+            f"--recipe {name}: a run for {run.target}, and --target is {config.target}",
+            hint=f"--recipe {run.recipe} has the same values for every target",
+        )
+    return str(name)
+
+
+def _recipe(config: FinetuneConfig, made_with: Mapping[str, Any]) -> Recipe:
+    theirs, name = made_with.get("recipe", {}), _recipe_name(config, made_with)
     values: dict[str, Any] = read_recipe(name)
     overrides = list(config.overrides)
     if any(setting.partition("=")[0].strip() == "model.num_classes" for setting in overrides):

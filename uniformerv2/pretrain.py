@@ -11,11 +11,13 @@ from typing import Any
 
 from k710.config import with_overrides
 from k710.errors import CheckpointError, UsageError
-from k710.labels import LabelMap
-from k710.shards.index import ShardIndex
+from k710.labels import MERGED, TAXONOMIES, LabelMap, load_labels
+from k710.shards.index import ShardIndex, View
 from uniformerv2 import UniFormerV2, UniFormerV2Config
-from uniformerv2.config import Recipe, read_recipe, resolve_recipe
+from uniformerv2.config import Recipe, read_recipe, resolve_recipe, with_accumulation
+from uniformerv2.data.reading import ReadingConfig
 from uniformerv2.training.distributed import Ranks, on_ranks
+from uniformerv2.training.feeds import stream_config
 from uniformerv2.training.lineage import Lineage
 from uniformerv2.training.metrics import OnProgress, silent
 from uniformerv2.training.session import run
@@ -26,7 +28,6 @@ from uniformerv2.weights.image_kinds import KINDS
 from uniformerv2.weights.image_vit import load_image_vit, source_settings
 from uniformerv2.weights.load_report import LoadReport
 
-TARGET = "k710"
 INIT_KINDS = ("run", "official", *KINDS)
 """``run``: weights of ours; ``official``: a published UniFormerV2; the others: image transformers."""
 SOURCE_SETTINGS = ("gelu", "norm_eps", "pre_norm")
@@ -57,6 +58,16 @@ class PretrainConfig:
     """Go on when the train view shares videos with a protected list."""
     devices: int = 1
     """Processes on this machine, one device each; torchrun sets its own number."""
+    accumulate: str = "auto"
+    """Micro-batches of a step on each process: ``auto`` for as many as the recipe's micro-batch makes, or a number."""
+    stream: tuple[str, ...] = ()
+    """Foreign WebDataset shards to train on instead of the build: paths or URLs, with ``{000..099}`` and ``*``."""
+    stream_clips: int | None = None
+    """How many of their clips make an epoch."""
+    cache: Path | None = None
+    """Local folder that keeps the clips of a build on an object store; None: every epoch reads them anew."""
+    cache_gb: int = 100
+    """The most that it takes, in GiB."""
     overrides: tuple[str, ...] = ()
     """``a.b=value`` changes to the recipe."""
 
@@ -97,7 +108,7 @@ def pretrain(
         AnswerIsNo: the train view shares videos with a protected list.
         FeedError: the build cannot be read, or too many clips fail.
         CheckpointError: weights or a checkpoint that do not fit.
-        StoppedOnPurposeError: SIGTERM came; the run is saved.
+        StoppedOnPurposeError: SIGTERM or SIGUSR1 came; the run is saved.
     """
     recipe = _recipe(config)
     work = functools.partial(_pretrain_on_rank, config, on_loaded)
@@ -108,12 +119,51 @@ def _recipe(config: PretrainConfig) -> Recipe:
     return resolve_recipe(read_recipe(config.recipe), config.overrides, where=config.recipe)
 
 
-def _require_classes(recipe: Recipe, labels: LabelMap) -> None:
-    if recipe.model.num_classes != labels.num_classes:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Data:
+    """What is trained on."""
+
+    index: ShardIndex | None
+    """The build; None: foreign shards."""
+    view: View | None
+    """Its view; None: foreign shards."""
+    labels: LabelMap
+    """The class table."""
+    target: str
+    """Whose classes the model learns."""
+
+
+def _data_of(config: PretrainConfig) -> _Data:
+    recipe = _recipe(config)
+    if config.stream or config.stream_clips is not None:
+        labels = load_labels()
+        return _Data(index=None, view=None, labels=labels, target=_target_by_number(recipe, labels))
+    index = ShardIndex(config.data)
+    view = index.view(recipe.data.view)
+    return _Data(index=index, view=view, labels=index.labels, target=_target(recipe, view, index.labels))
+
+
+def _target_by_number(recipe: Recipe, labels: LabelMap) -> str:
+    sizes = {len(labels.rows_for(taxonomy)): taxonomy for taxonomy in TAXONOMIES} | {labels.num_classes: MERGED}
+    if recipe.model.num_classes not in sizes:
         raise UsageError(
-            f"model.num_classes must be {labels.num_classes} to pre-train, got {recipe.model.num_classes}",
-            hint=f"--set model.num_classes={labels.num_classes}: the build's class table has as many",
+            f"model.num_classes must be one of {', '.join(map(str, sorted(sizes)))}, got {recipe.model.num_classes}",
+            hint="labels of streamed shards are rows of k400, k600, k700 or of the merged classes",
         )
+    return sizes[recipe.model.num_classes]
+
+
+def _target(recipe: Recipe, view: View, labels: LabelMap) -> str:
+    """Whose classes the model learns: the merged ones, or those of the view's own taxonomy, by their number."""
+    sizes = {MERGED: labels.num_classes, view.taxonomy: len(labels.rows_for(view.taxonomy))}
+    for target, size in sizes.items():
+        if recipe.model.num_classes == size:
+            return target
+    own = "" if view.taxonomy == MERGED else f", or {sizes[view.taxonomy]} for the classes of {view.name}"
+    raise UsageError(
+        f"model.num_classes must be {labels.num_classes} to pre-train{own}, got {recipe.model.num_classes}",
+        hint=f"--set model.num_classes={labels.num_classes}: the build's class table has as many",
+    )
 
 
 def _named_settings(config: PretrainConfig) -> frozenset[str]:
@@ -122,33 +172,34 @@ def _named_settings(config: PretrainConfig) -> frozenset[str]:
 
 
 def _pretrain_on_rank(config: PretrainConfig, on_loaded: OnLoaded, ranks: Ranks, on_progress: OnProgress) -> RunSummary:
-    index = ShardIndex(config.data)
-    labels = index.labels
-    _require_classes(_recipe(config), labels)
-    start = _start(_recipe(config), _named_settings(config), config.init, labels)
+    data = _data_of(config)
+    labels, view, target = data.labels, data.view, data.target
+    start = _start(_recipe(config), _named_settings(config), config.init, target, labels)
     if start.report is not None and ranks.rank == 0:
         on_loaded(start.report)
-    recipe = start.recipe
+    recipe = with_accumulation(start.recipe, config.accumulate, ranks.world)
     task = Task(
         command="pretrain",
-        target=TARGET,
-        releases=(),
+        target=target,
+        releases=() if target == MERGED or view is None else (view.release,),
         recipe=recipe,
         model=start.model,
         lineage=start.lineage,
         init=start.init,
-        index=index,
-        view=index.view(recipe.data.view) if recipe.optim.epochs else None,
+        index=data.index,
+        view=view if recipe.optim.epochs else None,
+        stream=stream_config(config.stream, config.stream_clips, recipe),
         labels=labels,
         out=config.out,
         resume=config.resume,
         fresh=config.fresh,
+        reading=ReadingConfig(cache=config.cache, cache_bytes=config.cache_gb * 2**30),
         allow_leaks=config.allow_leaks,
     )
     return run(task, ranks, on_progress)
 
 
-def _start(recipe: Recipe, named: frozenset[str], init: str | None, labels: LabelMap) -> _Start:
+def _start(recipe: Recipe, named: frozenset[str], init: str | None, target: str, labels: LabelMap) -> _Start:
     """The model that a run starts from, and the recipe as its weights need it, which may not be what it ``named``."""
     if init is None:
         model = new_model(recipe.model, recipe.seed)
@@ -163,7 +214,7 @@ def _start(recipe: Recipe, named: frozenset[str], init: str | None, labels: Labe
     if (source.classes is None) != (kind == "official"):
         raise CheckpointError(f"{path}: not weights of kind {kind!r}", hint=f"kinds: {', '.join(INIT_KINDS)}")
     recipe = _obeying(recipe, named, _settings_of(source), kind)
-    model = start_model(recipe.model, source, TARGET, recipe.head, labels, recipe.seed)
+    model = start_model(recipe.model, source, target, recipe.head, labels, recipe.seed)
     return _Start(recipe=recipe, model=model, lineage=source.lineage, init={"kind": kind, "sha256": source.sha256})
 
 

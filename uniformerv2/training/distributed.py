@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,6 +23,8 @@ R = TypeVar("R")
 
 _HOST = "127.0.0.1"
 _PATIENCE = timedelta(minutes=30)
+_BUCKET_BYTES = 64 * 2**20
+"""Gradients are copied together to be summed, so much at a time: one copy of all would double their memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +43,18 @@ class Ranks:
         if self.world > 1:
             dist.all_reduce(values)
         return values
+
+    def sum_all_(self, tensors: Sequence[Tensor]) -> None:
+        """Each of ``tensors`` summed over all ranks, in place: one portion travels while the next is put together."""
+        if self.world == 1:
+            return
+        on_its_way: tuple[Sequence[Tensor], Tensor, dist.Work | None] | None = None
+        for portion in _portions(tensors):
+            flat = torch.cat([tensor.flatten() for tensor in portion])
+            begun = portion, flat, dist.all_reduce(flat, async_op=True)
+            _arrive(on_its_way)
+            on_its_way = begun
+        _arrive(on_its_way)
 
     def gather(self, value: R) -> list[R]:
         """What each rank gave, in order of rank; for small plain objects."""
@@ -64,6 +78,31 @@ class Ranks:
         if isinstance(box[1], K710Error):
             raise box[1]
         return box[0]  # type: ignore[return-value]
+
+
+def _portions(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """The tensors in order, together at most ``_BUCKET_BYTES`` but for one that is larger by itself."""
+    portion: list[Tensor] = []
+    size_bytes = 0
+    for tensor in tensors:
+        if portion and size_bytes + tensor.nbytes > _BUCKET_BYTES:
+            yield portion
+            portion, size_bytes = [], 0
+        portion.append(tensor)
+        size_bytes += tensor.nbytes
+    if portion:
+        yield portion
+
+
+def _arrive(on_its_way: tuple[Sequence[Tensor], Tensor, dist.Work | None] | None) -> None:
+    """Wait for a portion and put its sums where they belong."""
+    if on_its_way is None:
+        return
+    portion, flat, work = on_its_way
+    if work is not None:
+        work.wait()
+    for tensor, summed in zip(portion, torch.split(flat, [t.numel() for t in portion]), strict=True):
+        tensor.copy_(summed.view_as(tensor))
 
 
 def on_ranks(work: Callable[[Ranks, OnProgress], R], *, devices: int, device: str, on_progress: OnProgress) -> R:

@@ -21,7 +21,6 @@ from k710.labels import LabelMap
 from uniformerv2 import UniFormerV2, UniFormerV2Config
 from uniformerv2.config import HeadConfig, read_recipe
 from uniformerv2.training.checkpoint import (
-    CHECKPOINT_FILE,
     HEADER_KEY,
     MODEL_FILE,
     SCHEMA,
@@ -31,8 +30,9 @@ from uniformerv2.training.checkpoint import (
     parsing,
 )
 from uniformerv2.training.classes import CANONICAL_ORDERS, ORDER_HINT, ClassTable, named_order
-from uniformerv2.training.folder import CONFIG_FILE, LOG_FILE
+from uniformerv2.training.folder import run_files
 from uniformerv2.training.lineage import Lineage, read_lineage
+from uniformerv2.training.saves import CHECKPOINT_FOLDER, newest_checkpoint_path
 from uniformerv2.weights.files import INDEX_SUFFIX, parts_of, read_weights, unreadable
 from uniformerv2.weights.layouts import read_layout
 from uniformerv2.weights.positions import POSITIONS
@@ -77,13 +77,13 @@ def find_weights(path: Path) -> Path:
         raise CheckpointError(f"{path}: no such run or checkpoint", hint="give a run folder, or a weights file")
     if (path / MODEL_FILE).is_file():
         return path / MODEL_FILE
-    if (path / CHECKPOINT_FILE).is_file():
+    if (checkpoint := newest_checkpoint_path(path)) is not None:
         raise CheckpointError(
             f"{path}: the run has not finished",
-            hint=f"let it finish, or name {path / CHECKPOINT_FILE} to use it as it is",
+            hint=f"let it finish, or name {checkpoint} to use it as it is",
         )
     raise CheckpointError(
-        f"{path}: neither {MODEL_FILE} nor {CHECKPOINT_FILE} is in it",
+        f"{path}: neither {MODEL_FILE} nor a checkpoint is in it",
         hint="name the folder of a run that has saved, or a weights file",
     )
 
@@ -248,11 +248,15 @@ def model_config(values: Mapping[str, Any], **changes: Any) -> UniFormerV2Config
 def require_not_of(weights: Path, out: Path) -> None:
     """Refuse ``out`` as a place to write to when the weights are read from it, or when a run keeps its files there."""
     parts = parts_of(weights) if weights.name.endswith(INDEX_SUFFIX) else ()
-    files = [weights.name, lineage_path(weights).name, *parts]
-    if weights.name in (CHECKPOINT_FILE, MODEL_FILE):
+    taken = [weights.parent / name for name in (weights.name, lineage_path(weights).name, *parts)]
+    here = weights.absolute()
+    folder = here.parent.parent if here.parent.name == CHECKPOINT_FOLDER else here.parent
+    if here in run_files(folder):
         # Also those that are not there: a run that goes on would take what is written for a file of its own.
-        files += [CHECKPOINT_FILE, MODEL_FILE, CONFIG_FILE, LOG_FILE, lineage_path(Path(MODEL_FILE)).name]
-    if os.path.realpath(out) in {os.path.realpath(weights.parent / name) for name in files}:
+        taken += run_files(folder)
+        if os.path.realpath(out.parent) == os.path.realpath(folder / CHECKPOINT_FOLDER):
+            taken.append(out)
+    if os.path.realpath(out) in {os.path.realpath(path) for path in taken}:
         raise UsageError(f"--out {out}: is a file of the weights or of their run", hint="give another --out")
 
 

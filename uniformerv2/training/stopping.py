@@ -10,6 +10,9 @@ from types import FrameType
 
 from k710.errors import StoppedOnPurposeError
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+"""SIGUSR1 is what schedulers send some time before a job's time is up."""
+
 
 class StopFlag:
     """Which signal asked for a stop, if any."""
@@ -22,16 +25,16 @@ class StopFlag:
         """Whether this process was asked to stop."""
         return self.signal is not None
 
-    def leave(self, step: int) -> None:
-        """End the run, which has just been saved: as interrupted after SIGINT, else as stopped on purpose."""
+    def leave(self, step: int, saved: str) -> None:
+        """End the run: as interrupted after SIGINT, else as stopped on purpose, ``saved`` saying what of it stays."""
         if self.signal == signal.SIGINT:
             raise KeyboardInterrupt
-        raise StoppedOnPurposeError(f"stopped at step {step}, saved", hint="run the same command again to go on")
+        raise StoppedOnPurposeError(f"stopped at step {step}, {saved}", hint="run the same command again to go on")
 
 
 @contextmanager
 def stop_flag() -> Iterator[StopFlag]:
-    """A flag that SIGTERM and SIGINT set inside the block; a second SIGINT interrupts at once."""
+    """A flag that SIGTERM, SIGUSR1 and SIGINT set inside the block; a second SIGINT interrupts at once."""
     flag = StopFlag()
 
     def ask(number: int, _: FrameType | None) -> None:
@@ -42,9 +45,22 @@ def stop_flag() -> Iterator[StopFlag]:
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, ask) for number in STOP_SIGNALS}
     try:
         yield flag
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def deaf_children() -> Iterator[None]:
+    """Processes that are started inside the block never hear SIGUSR1, which would end them.
+
+    Sent to a whole process group, it is for the trainer: workers still have to feed the step that is then saved.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

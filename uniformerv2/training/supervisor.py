@@ -5,6 +5,7 @@ The supervisor computes nothing, so it can always act: a rank that waits for ano
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -22,7 +23,7 @@ from typing import Any, TypeVar
 from k710.errors import FeedError, K710Error, StoppedOnPurposeError
 from k710.processes import end_with_parent
 from uniformerv2.training.metrics import OnProgress, silent
-from uniformerv2.training.stopping import StopFlag, stop_flag
+from uniformerv2.training.stopping import STOP_SIGNALS, StopFlag, stop_flag
 
 R = TypeVar("R")
 
@@ -31,7 +32,6 @@ _GOODBYE_S = 5.0
 """How long the others live on when a rank has failed, to say what they have to say."""
 _SAVE_S = 120.0
 """How long all ranks may take to end their step and save when a stop was asked for."""
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _HINT = "run the same command again to go on"
 
 
@@ -71,7 +71,7 @@ def supervise(work: Callable[[int, OnProgress], R], *, world: int, on_progress: 
 
     Raises:
         K710Error: the one that a rank raised.
-        StoppedOnPurposeError: SIGTERM came; KeyboardInterrupt for SIGINT. Ranks that train have saved.
+        StoppedOnPurposeError: SIGTERM or SIGUSR1 came; KeyboardInterrupt for SIGINT. Ranks that train have saved.
         FeedError: a rank was killed from outside.
         RuntimeError: a rank failed in a way that is our bug.
     """
@@ -100,7 +100,7 @@ def _start(team: _Team, work: Callable[[int, OnProgress], object], world: int) -
 def _signals_blocked() -> Iterator[None]:
     """Children begin with these signals blocked too: none of them is hit before it knows what to do with one."""
     resource_tracker.ensure_running()  # first, because it unblocks them
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
@@ -108,7 +108,8 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _be_rank(work: Callable[[int, OnProgress], object], number: int, voice: Connection) -> None:
-    # SIGINT stays blocked: Ctrl-C goes to the whole process group, and what it means is for the supervisor to say.
+    # SIGINT and SIGUSR1 stay blocked: they may go to the whole process group, and what they mean is for the supervisor
+    # to say.
     # SIGTERM ends a rank at once wherever it waits; inside the training loop ``stop_flag`` has it save first.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
@@ -121,9 +122,11 @@ def _be_rank(work: Callable[[int, OnProgress], object], number: int, voice: Conn
     try:
         said = _Said(kind="result", value=work(number, show if number == 0 else silent))
     except (K710Error, OSError) as error:
-        said = _Said(kind="error", value=error)
+        # Without its frames: they hold the queues of the workers, whose semaphores would be left behind.
+        said = _Said(kind="error", value=error.with_traceback(None))
     except Exception:
         said = _Said(kind="crash", value=traceback.format_exc())
+    gc.collect()
     try:
         voice.send(said if number == 0 or said.kind != "result" else _Said(kind="result", value=None))
     finally:
@@ -185,7 +188,8 @@ def _outcome(team: _Team, stop: StopFlag) -> Any:
         raise named[0]
     codes = {number: rank.exitcode for number, rank in enumerate(team.ranks) if rank.exitcode and rank.last is None}
     if stop.asked or -signal.SIGTERM in codes.values():
-        raise StoppedOnPurposeError("stopped by SIGTERM", hint=_HINT)
+        name = signal.Signals(stop.signal or signal.SIGTERM).name
+        raise StoppedOnPurposeError(f"stopped by {name}", hint=_HINT)
     for number, code in codes.items():
         if code < 0:
             raise FeedError(

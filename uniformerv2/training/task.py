@@ -12,6 +12,8 @@ from k710.labels import LabelMap
 from k710.shards.index import ShardIndex, View
 from uniformerv2 import UniFormerV2
 from uniformerv2.config import Recipe
+from uniformerv2.data.reading import ReadingConfig
+from uniformerv2.data.streaming import StreamConfig
 from uniformerv2.training.lineage import Lineage, Overlap
 
 
@@ -37,6 +39,8 @@ class Task:
     """The build; None only when nothing is trained."""
     view: View | None
     """What is trained on; None when nothing is."""
+    stream: StreamConfig | None = None
+    """Foreign shards to train on instead of a view."""
     labels: LabelMap
     """The class table."""
     out: Path
@@ -45,6 +49,8 @@ class Task:
     """The run must exist."""
     fresh: bool
     """The folder must be empty."""
+    reading: ReadingConfig
+    """How clips are read from an object store."""
     allow_leaks: bool
     """Go on when the weights have seen, or will see, held-out videos of the target."""
 
@@ -105,3 +111,5 @@ class RunSummary:
     """Lists that the build was not given, as ``k700:train``: no leak into or out of them can be seen."""
     leaks_checked: bool = True
     """Whether there was a build to compare the lineage with."""
+    said: tuple[str, ...] = ()
+    """What was wrong with saved files and was got over, a sentence each."""

@@ -24,7 +24,7 @@ import torch
 from k710.errors import CheckpointError
 from uniformerv2.weights.torchscript import is_torchscript, read_torchscript
 
-OWN_FILES = ("checkpoint.pt", "model.safetensors")
+_OWN_FILE = re.compile(r"(checkpoint|best|step-\d+)\.pt|model(_best|_ema)?\.safetensors")
 """Names under which runs of this program save: nobody can download these again."""
 INDEX_SUFFIX = ".safetensors.index.json"
 """End of the name of a list that says which of several safetensors files holds which tensor."""
@@ -63,7 +63,7 @@ def unreadable(path: Path, error: Exception) -> CheckpointError:
             f"{path}: holds code ({foreign}) beside tensors and plain values, and code in a weights file is never run",
             hint="save the state dict alone, in the program that made the file",
         )
-    ours = path.name in OWN_FILES
+    ours = _OWN_FILE.fullmatch(path.name) is not None
     again = "use another copy, or run again with --fresh in a new folder" if ours else "download it again"
     return CheckpointError(
         f"{path}: not a weights file, or a damaged one: {_looks_like(path)}",

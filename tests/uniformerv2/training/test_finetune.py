@@ -17,6 +17,7 @@ from k710.labels import load_labels
 from uniformerv2.config import read_recipe, resolve_recipe
 from uniformerv2.finetune import FinetuneConfig, _recipe, finetune
 from uniformerv2.pretrain import PretrainConfig, pretrain
+from uniformerv2.training.saves import newest_checkpoint_path
 
 HEAD = ("transformer.proj.2.weight", "transformer.proj.2.bias")
 IN_PROCESS = ("data.workers=0", "data.global_batch=4", "data.micro_batch=4")
@@ -145,7 +146,8 @@ def test_an_unfinished_run_is_no_start_but_its_checkpoint_is(config: FinetuneCon
     (config.source / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="has not finished"):
         finetune(config)
-    assert finetune(replace(config, source=config.source / "checkpoint.pt", epochs=0)).lineage.startswith("seen: k710")
+    checkpoint = newest_checkpoint_path(config.source)
+    assert finetune(replace(config, source=checkpoint, epochs=0)).lineage.startswith("seen: k710")
 
 
 def test_a_checkpoint_that_names_no_recipe_asks_for_one(config: FinetuneConfig, tmp_path: Path) -> None:
@@ -254,3 +256,8 @@ def test_a_packaged_recipe_says_which_setting_fits_it_to_an_ablation() -> None:
     with pytest.raises(UsageError, match=r"global_layers is \[8,9,10,11\] in recipe b16_from_k710 and \[\]") as caught:
         _recipe(FinetuneConfig(target="k400", recipe="b16_from_k710"), {"recipe": made_with})
     assert "--set 'model.global_layers=[]'" in caught.value.hint
+
+
+def test_micro_batches_are_as_many_as_asked_for(config: FinetuneConfig) -> None:
+    with pytest.raises(UsageError, match="global_batch 4 does not divide into --accumulate 3"):
+        finetune(replace(config, accumulate="3"))

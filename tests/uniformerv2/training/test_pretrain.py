@@ -19,6 +19,7 @@ from uniformerv2 import UniFormerV2
 from uniformerv2.pretrain import PretrainConfig, pretrain
 from uniformerv2.training.checkpoint import load_checkpoint
 from uniformerv2.training.metrics import Progress
+from uniformerv2.training.saves import newest_checkpoint_path
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(config: PretrainConfig, tmp_path
     summary = pretrain(config)
     assert summary.resumed_at_step == step + 1
     assert same(weights(whole.out), weights(config.out))
-    a, b = (load_checkpoint(run / "checkpoint.pt") for run in (whole.out, config.out))
+    a, b = (load_checkpoint(newest_checkpoint_path(run)) for run in (whole.out, config.out))
     assert a.state == b.state
     assert all(
         torch.equal(a.optimizer["state"][i]["exp_avg_sq"], b.optimizer["state"][i]["exp_avg_sq"])
@@ -117,7 +118,7 @@ def test_repeats_are_samples_of_their_own(config: PretrainConfig, monkeypatch: p
 def test_an_interrupt_saves_too(config: PretrainConfig) -> None:
     with pytest.raises(KeyboardInterrupt):
         pretrain(config, on_progress=stop_at(2, signal.SIGINT))
-    assert load_checkpoint(config.out / "checkpoint.pt").state.step == 3
+    assert load_checkpoint(newest_checkpoint_path(config.out)).state.step == 3
 
 
 def test_worker_processes_change_nothing(config: PretrainConfig, tmp_path: Path) -> None:
@@ -212,8 +213,9 @@ def test_a_leak_stops_before_training_and_can_be_allowed(
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(config: PretrainConfig) -> None:
-    with pytest.raises(UsageError, match="the loss is nan at step"):
-        pretrain(replace(config, overrides=("optim.base_lr=1e30", "optim.clip_norm=1e30", "optim.warmup_epochs=0")))
+    wild = ("optim.base_lr=1e30", "optim.clip_norm=1e30", "optim.warmup_epochs=0", "optim.max_bad_steps=2")
+    with pytest.raises(UsageError, match="the loss is nan at step 3, the last of 3 such steps in a row"):
+        pretrain(replace(config, overrides=wild))
 
 
 def test_a_small_view_names_the_setting_to_lower(config: PretrainConfig) -> None:

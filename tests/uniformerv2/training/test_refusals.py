@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from uniformerv2.evaluate import EvaluateConfig, evaluate
 from uniformerv2.pretrain import PretrainConfig, pretrain
 from uniformerv2.training.checkpoint import load_checkpoint
 from uniformerv2.training.metrics import Progress
+from uniformerv2.training.saves import newest_checkpoint_path
 
 NO_EPOCHS = ("optim.epochs=0", "optim.warmup_epochs=0")
 
@@ -107,12 +109,16 @@ def test_what_a_run_killed_in_its_first_write_left_is_no_obstacle(config: Pretra
 def test_a_full_disk_is_said_and_leaves_the_checkpoint_before_it(config: PretrainConfig) -> None:
     with pytest.raises(StoppedOnPurposeError):
         pretrain(config, on_progress=stop_at(1))
-    whole = (config.out / "checkpoint.pt").read_bytes()
-    with full_disk(len(whole) // 2), pytest.raises(CheckpointError, match=r"checkpoint.pt: cannot be written"):
+    [path] = (config.out / "checkpoints").iterdir()
+    whole = path.read_bytes()
+    with (
+        full_disk(len(whole) // 2),
+        pytest.raises(CheckpointError, match=r"checkpoints/step-0000000\d.pt: cannot be written") as caught,
+    ):
         pretrain(config)
-    assert (config.out / "checkpoint.pt").read_bytes() == whole
-    assert not list(config.out.glob(".*.partial"))
-    assert pretrain(config).resumed_at_step == load_checkpoint(config.out / "checkpoint.pt").state.step - 7
+    assert "make room" in caught.value.hint
+    assert [path.read_bytes() for path in (config.out / "checkpoints").iterdir()] == [whole]
+    assert pretrain(config).resumed_at_step == 2
 
 
 def test_final_weights_that_cannot_be_written_are_written_by_the_next_call(config: PretrainConfig) -> None:
@@ -124,19 +130,25 @@ def test_final_weights_that_cannot_be_written_are_written_by_the_next_call(confi
 
 def test_a_finished_run_whose_checkpoint_was_removed_is_not_trained_again(config: PretrainConfig) -> None:
     pretrain(config)
-    (config.out / "checkpoint.pt").unlink()
+    shutil.rmtree(config.out / "checkpoints")
     before = (config.out / "model.safetensors").stat().st_mtime_ns
     again = pretrain(config)
     assert (again.already_done, again.steps) == (True, 9)
     assert (config.out / "model.safetensors").stat().st_mtime_ns == before
 
 
+def only_checkpoint(config: PretrainConfig) -> Path:
+    """The only checkpoint that a run keeps."""
+    pretrain(replace(config, overrides=("runtime.keep_checkpoints=1",)))
+    [path] = (config.out / "checkpoints").iterdir()
+    return path
+
+
 @pytest.mark.parametrize("kept_bytes", [0, 100, 5000])
 def test_a_cut_off_checkpoint_is_refused_and_kept(config: PretrainConfig, kept_bytes: int) -> None:
-    pretrain(config)
-    path = config.out / "checkpoint.pt"
+    path = only_checkpoint(config)
     path.write_bytes(path.read_bytes()[:kept_bytes])
-    with pytest.raises(CheckpointError, match=r"checkpoint.pt: not a weights file") as caught:
+    with pytest.raises(CheckpointError, match=rf"{path.name}: not a weights file") as caught:
         pretrain(config)
     assert "--fresh in a new folder" in caught.value.hint
     assert path.stat().st_size == kept_bytes
@@ -145,7 +157,7 @@ def test_a_cut_off_checkpoint_is_refused_and_kept(config: PretrainConfig, kept_b
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"schema_version": 2}, "schema version 2, this version reads 1"),
+        ({"schema_version": 3}, "schema version 3, this version reads 1 and 2"),
         ({"model": None}, "damaged"),
         ({"state": {"epoch": 1}}, "damaged"),
         ({"state": {"stranger": 1}}, "damaged"),
@@ -156,8 +168,7 @@ def test_a_cut_off_checkpoint_is_refused_and_kept(config: PretrainConfig, kept_b
 def test_a_checkpoint_of_another_version_or_without_a_part_is_refused(
     config: PretrainConfig, change: dict[str, object], said: str
 ) -> None:
-    pretrain(config)
-    path = config.out / "checkpoint.pt"
+    path = only_checkpoint(config)
     content = torch.load(path, weights_only=True) | change
     torch.save({k: v for k, v in content.items() if v is not None}, path)
     with pytest.raises(CheckpointError, match=said):
@@ -193,7 +204,7 @@ def test_a_gradient_that_is_not_finite_is_never_applied(
 ) -> None:
     with pytest.raises(StoppedOnPurposeError):
         pretrain(config, on_progress=stop_at(3))
-    before = load_checkpoint(config.out / "checkpoint.pt").model
+    before = load_checkpoint(newest_checkpoint_path(config.out)).model
     backward = torch.Tensor.backward
 
     def overflowing(loss: torch.Tensor) -> None:
@@ -201,8 +212,8 @@ def test_a_gradient_that_is_not_finite_is_never_applied(
 
     monkeypatch.setattr(torch.Tensor, "backward", overflowing)
     with pytest.raises(UsageError, match=r"the norm of the gradient is (inf|nan) at step 4"):
-        pretrain(replace(config, overrides=("runtime.checkpoint_every=1",)))
-    after = load_checkpoint(config.out / "checkpoint.pt").model
+        pretrain(replace(config, overrides=("runtime.checkpoint_every=1", "optim.max_bad_steps=0")))
+    after = load_checkpoint(newest_checkpoint_path(config.out)).model
     assert all(torch.equal(before[k], after[k]) for k in before)
 
 
@@ -246,26 +257,26 @@ def test_a_report_that_cannot_be_written_is_refused_before_scoring(config: Pretr
 
 def refuses_report(config: PretrainConfig, source: Path, out: Path) -> None:
     """An evaluation of ``source`` refuses ``out``, and leaves the folder of the run as it was."""
-    before = {p.name: p.read_bytes() for p in config.out.iterdir()}
+    before = {p: p.read_bytes() for p in config.out.rglob("*") if p.is_file()}
     with pytest.raises(UsageError, match=f"{out.name}: is a file of the weights or of their run"):
         evaluate(EvaluateConfig(view="k400-val", source=source, data=config.data, out=out, overrides=("workers=0",)))
-    assert {p.name: p.read_bytes() for p in config.out.iterdir()} == before
+    assert {p: p.read_bytes() for p in config.out.rglob("*") if p.is_file()} == before
 
 
-@pytest.mark.parametrize(
-    "name", ["model.safetensors", "checkpoint.pt", "model.lineage.parquet", "config.json", "log.jsonl"]
-)
-def test_a_report_never_takes_the_place_of_a_file_of_the_run(config: PretrainConfig, name: str) -> None:
+def test_a_report_never_takes_the_place_of_a_file_of_the_run(config: PretrainConfig) -> None:
     pretrain(replace(config, overrides=("optim.epochs=1",)))
-    for source in (config.out, config.out / "checkpoint.pt"):
-        refuses_report(config, source, config.out / name)
+    files = [p for p in config.out.rglob("*") if p.is_file() and p.name != ".run-guard"]
+    assert len(files) == 7
+    for source in (config.out, newest_checkpoint_path(config.out)):
+        for path in files:
+            refuses_report(config, source, path)
 
 
-@pytest.mark.parametrize("name", ["checkpoint.pt", "model.lineage.parquet", "config.json", "log.jsonl"])
-def test_a_report_is_never_taken_for_a_file_that_the_run_lacks(config: PretrainConfig, name: str) -> None:
+def test_a_report_is_never_taken_for_a_file_that_the_run_lacks(config: PretrainConfig) -> None:
     pretrain(replace(config, overrides=NO_EPOCHS))
-    (config.out / name).unlink(missing_ok=True)
-    refuses_report(config, config.out, config.out / name)
+    lacking = ("checkpoint.pt", "checkpoints/step-00000123.pt", "model_best.safetensors", "log.jsonl", "log.csv")
+    for name in lacking:
+        refuses_report(config, config.out, config.out / name)
 
 
 def test_a_report_never_takes_the_place_of_bare_weights_or_a_part_of_them(

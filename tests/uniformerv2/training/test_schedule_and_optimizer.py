@@ -17,9 +17,10 @@ from uniformerv2.data.feed import Batch
 from uniformerv2.training import engine
 from uniformerv2.training.checkpoint import RunState
 from uniformerv2.training.distributed import Ranks
-from uniformerv2.training.engine import Job, StepReport, train
+from uniformerv2.training.engine import StepReport, train
+from uniformerv2.training.job import Job
 from uniformerv2.training.metrics import silent
-from uniformerv2.training.optim import make_optimizer
+from uniformerv2.training.optim import load_optimizer, make_optimizer, set_learning_rate
 from uniformerv2.training.schedule import learning_rate
 from uniformerv2.training.stopping import StopFlag
 
@@ -39,6 +40,48 @@ def test_vectors_do_not_decay_and_everything_else_does() -> None:
     assert {"positional_embedding", "transformer.temporal_cls_token"} <= {names[id(p)] for p in decayed["params"]}
     assert {"class_embedding", "transformer.balance"} <= {names[id(p)] for p in plain["params"]}
     assert len(decayed["params"]) + len(plain["params"]) == len(names)
+
+
+def test_every_layer_has_its_own_rate_and_the_last_ones_the_whole() -> None:
+    model = UniFormerV2(UniFormerV2Config(image_size=32, width=16, layers=3, heads=2, global_layers=(2,)))
+    optimizer = make_optimizer(model, OptimConfig(layer_decay=0.5))
+    names = {id(p): name for name, p in model.named_parameters()}
+    set_learning_rate(optimizer, 1.0)
+    rate = {names[id(p)]: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(rate) == len(names)
+    for beginning, expected in {
+        "conv1.": 0.0625,
+        "class_embedding": 0.0625,
+        "positional_embedding": 0.0625,
+        "ln_pre.": 0.0625,
+        "transformer.resblocks.0.": 0.125,
+        "transformer.resblocks.1.": 0.25,
+        "transformer.resblocks.2.": 0.5,
+        "transformer.dec.0.": 1.0,
+        "transformer.dpe.0.": 1.0,
+        "transformer.temporal_cls_token": 1.0,
+        "transformer.balance": 1.0,
+        "transformer.proj.": 1.0,
+    }.items():
+        assert {value for name, value in rate.items() if name.startswith(beginning)} == {expected}, beginning
+    for group in optimizer.param_groups:
+        assert {p.ndim >= 2 for p in group["params"]} == {group["weight_decay"] > 0}
+
+
+def test_without_layer_decay_there_are_the_two_published_groups() -> None:
+    model = UniFormerV2(UniFormerV2Config(image_size=32, width=16, layers=1, heads=2, global_layers=(0,)))
+    groups = make_optimizer(model, OptimConfig()).param_groups
+    assert [group["weight_decay"] for group in groups] == [0.05, 0.0]
+    assert not any("lr_share" in group for group in groups)
+
+
+def test_an_optimiser_goes_on_with_its_own_way_to_compute() -> None:
+    model = UniFormerV2(UniFormerV2Config(image_size=32, width=16, layers=1, heads=2, global_layers=(0,)))
+    saved = make_optimizer(model, OptimConfig()).state_dict()
+    saved["param_groups"] = [{**group, "fused": True, "lr": 0.25} for group in saved["param_groups"]]
+    optimizer = make_optimizer(model, OptimConfig())
+    load_optimizer(optimizer, saved)
+    assert [(group["fused"], group["lr"]) for group in optimizer.param_groups] == [(None, 0.25)] * 2
 
 
 def test_a_frozen_backbone_has_no_place_in_the_optimizer() -> None:

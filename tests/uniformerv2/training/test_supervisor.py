@@ -71,7 +71,7 @@ def save_when_asked(ranks: Ranks, show: OnProgress) -> None:
         for step in range(6000):
             show(Progress(stage="train", step=step, total_steps=6000))
             if ranks.sum_(torch.tensor([float(stop.asked)])).item():
-                stop.leave(step)
+                stop.leave(step, "saved")
             time.sleep(0.01)
 
 
@@ -101,7 +101,12 @@ def test_a_bug_in_a_rank_is_shown_with_its_own_traceback() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "raised"), [(signal.SIGTERM, StoppedOnPurposeError), (signal.SIGINT, KeyboardInterrupt)]
+    ("number", "raised"),
+    [
+        (signal.SIGTERM, StoppedOnPurposeError),
+        pytest.param(signal.SIGUSR1, StoppedOnPurposeError, marks=pytest.mark.slow),
+        (signal.SIGINT, KeyboardInterrupt),
+    ],
 )
 def test_a_signal_to_the_parent_ends_ranks_that_hear_nothing(number: int, raised: type[BaseException]) -> None:
     with pytest.raises(raised):
@@ -112,7 +117,11 @@ def test_a_signal_to_the_parent_ends_ranks_that_hear_nothing(number: int, raised
 def test_ranks_that_train_save_before_they_end() -> None:
     def stop_early(progress: Progress) -> None:
         if progress.step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            # To the ranks too, as to a whole process group: what it means is for their parent to say.
+            for child in multiprocessing.active_children():
+                assert child.pid is not None
+                os.kill(child.pid, signal.SIGUSR1)
+            os.kill(os.getpid(), signal.SIGUSR1)
 
     with pytest.raises(StoppedOnPurposeError, match=r"stopped at step \d+, saved"):
         on_ranks(save_when_asked, devices=2, device="cpu", on_progress=stop_early)

@@ -33,7 +33,7 @@ def test_a_text_file_is_not_a_weights_file_in_our_words(tmp_path: Path, name: st
     assert "download it again" in caught.value.hint
 
 
-@pytest.mark.parametrize("name", ["checkpoint.pt", "model.safetensors"])
+@pytest.mark.parametrize("name", ["checkpoint.pt", "step-00000120.pt", "model.safetensors", "model_best.safetensors"])
 def test_nobody_is_told_to_download_a_run_of_their_own(tmp_path: Path, name: str) -> None:
     whole = tmp_path / "whole"
     torch.save({"a": torch.zeros(99)}, whole)
