@@ -12,10 +12,7 @@ from published_model import PublishedUniFormerV2
 from training_step import TrainingStep
 
 from uniformerv2 import UniFormerV2, UniFormerV2Config
-from uniformerv2.training.flops import count_macs
-
-PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
-"""Dense bf16 peak by a part of the device's name, from the makers' data sheets."""
+from uniformerv2.training.flops import count_macs, peak_flops
 
 RUNS = (("b16", 64), ("l14", 16))
 """Variant and clips of a step."""
@@ -52,7 +49,7 @@ def _measure(variant: str, batch: int, rounds: int) -> dict[str, Any]:
             "clips_per_s": batch / statistics.median(seconds[name]),
             "step_peak_bytes": torch.cuda.max_memory_allocated() - held,
         }
-    peak = next((flops for part, flops in PEAK_FLOPS.items() if part in row["device"]), None)
+    peak = peak_flops(row["device"], torch.bfloat16)
     flops = count_macs(config).training_flops * row["ours"]["clips_per_s"]
     row["mfu"] = flops / peak if peak else None
     row["speedup"] = row["ours"]["clips_per_s"] / row["published"]["clips_per_s"]

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_steps import PEAK_FLOPS
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -34,7 +33,7 @@ from uniformerv2.data.feed import Batch
 from uniformerv2.training.checkpoint import RunState
 from uniformerv2.training.distributed import Ranks
 from uniformerv2.training.engine import StepReport, train
-from uniformerv2.training.flops import count_macs
+from uniformerv2.training.flops import count_macs, peak_flops
 from uniformerv2.training.job import Job
 from uniformerv2.training.metrics import silent
 from uniformerv2.training.optim import make_optimizer
@@ -224,7 +223,7 @@ def _of_device(recipe: Recipe, device: torch.device, clips_per_s: float) -> Mapp
     torch.cuda.reset_peak_memory_stats()
     step()
     name = torch.cuda.get_device_name()
-    peak = next((flops for part, flops in PEAK_FLOPS.items() if part in name), None)
+    peak = peak_flops(name, torch.bfloat16)
     flops = count_macs(recipe.model).training_flops * clips_per_s
     return {
         "device": name,
