@@ -77,5 +77,8 @@ def table_from_bytes(data: bytes, schema: pa.Schema, columns: list[str] | None =
             raise FeedError(
                 f"{where}: {what} is {seen}, this version reads {wanted[key].decode()}", hint="build it again"
             )
-    # On this thread: arrow's pool, barely started when a short command ends, was seen to abort the process at exit.
-    return file.read(columns=columns, use_threads=False)
+    try:
+        # On this thread: arrow's pool, barely started when a short command ends, was seen to abort the process at exit.
+        return file.read(columns=columns, use_threads=False)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise FeedError(f"{where}: damaged ({error})", hint="run `k710 build` again") from error

@@ -16,7 +16,7 @@ from k710.errors import FeedError, UsageError
 from k710.labels import TAXONOMIES, load_labels
 from k710.shards.index import LOCK_FILE, ShardIndex, View
 from k710.store import Store
-from uniformerv2.config import Recipe, ValidationConfig, read_recipe, resolve_recipe, with_accumulation
+from uniformerv2.config import OptimConfig, Recipe, ValidationConfig, read_recipe, resolve_recipe, with_accumulation
 from uniformerv2.data.reading import ReadingConfig
 from uniformerv2.recipe_files import published_run
 from uniformerv2.training.distributed import Ranks, on_ranks
@@ -111,7 +111,7 @@ def finetune(config: FinetuneConfig, *, on_progress: OnProgress = silent) -> Run
 def _finetune_on_rank(config: FinetuneConfig, ranks: Ranks, on_progress: OnProgress) -> RunSummary:
     source = read_source(config.source)
     recipe = with_accumulation(_recipe(config, source.config), config.accumulate, ranks.world)
-    stream = stream_config(config.stream, config.stream_clips, recipe)
+    stream = stream_config(config.stream, config.stream_clips, recipe, config.target)
     index = None if stream is not None else _index(config, needed=recipe.optim.epochs > 0)
     labels = load_labels() if index is None else index.labels
     releases = _releases(index, config.target) if index is not None else ()
@@ -179,6 +179,7 @@ def _recipe(config: FinetuneConfig, made_with: Mapping[str, Any]) -> Recipe:
         )
     if config.epochs is not None:
         overrides.append(f"optim.epochs={config.epochs}")
+        _require_room_to_warm_up(config.epochs, with_overrides(values, overrides).get("optim", {}))
     if config.epochs == 0:
         overrides.append("optim.warmup_epochs=0")
     # Applied last: the classifier is the target's, whatever the recipe was written for.
@@ -187,6 +188,15 @@ def _recipe(config: FinetuneConfig, made_with: Mapping[str, Any]) -> Recipe:
     if made_as:
         _require_same_model(name, with_overrides(values, overrides).get("model", {}), overrides, made_as)
     return resolve_recipe(values, overrides, model=made_as, where=name)
+
+
+def _require_room_to_warm_up(epochs: int, optim: Mapping[str, Any]) -> None:
+    warmup = optim.get("warmup_epochs", OptimConfig().warmup_epochs) if isinstance(optim, Mapping) else 0
+    if isinstance(warmup, int | float) and 0 < epochs <= warmup:
+        raise UsageError(
+            f"--epochs {epochs}: the learning rate would still warm up, for {warmup:g} epochs",
+            hint=f"shorten that too: --set optim.warmup_epochs={epochs / 5:g}",
+        )
 
 
 def _require_same_model(recipe: str, asked: Any, overrides: Sequence[str], made_as: Mapping[str, Any]) -> None:

@@ -70,7 +70,7 @@ def test_an_unknown_lineage_is_said(k710: Run, built: Path, untrained: Path, tmp
     code, out, _ = k710("evaluate", "--view", "k400-val", "--from", weights, "--data", built, *ALONE)
     assert code == 0
     assert out.splitlines()[3:5] == [
-        "lineage: unknown: the weights came without a list of the videos they have seen",
+        "lineage: unknown: for some of what the weights have seen there is no list of videos",
         "how many videos of k400-val the weights have seen cannot be said",
     ]
 

@@ -70,3 +70,17 @@ def test_another_schema_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_folder_in_place_of_a_table_is_named(tmp_path: Path) -> None:
     with pytest.raises(FeedError, match=r"cannot be read \(Is a directory\)"):
         read_table(tmp_path, SCHEMA)
+
+
+def test_a_table_with_changed_bytes_is_named_or_read(tmp_path: Path) -> None:
+    big = pa.table({"name": [f"apple {n}" for n in range(500)], "kg": [n / 7 for n in range(500)]})
+    write_table(tmp_path / "t", big, SCHEMA)
+    data = (tmp_path / "t").read_bytes()
+    named = 0
+    for place in range(4, len(data) // 2, 7):
+        (tmp_path / "t").write_bytes(data[:place] + bytes([data[place] ^ 255]) + data[place + 1 :])
+        try:
+            read_table(tmp_path / "t", SCHEMA)
+        except FeedError as error:
+            named += error.message.startswith(f"{tmp_path / 't'}: ")
+    assert named > 10

@@ -97,7 +97,7 @@ class Batching:
             raise UsageError(
                 f"data.global_batch {self.global_batch} is not a multiple of data.micro_batch {self.micro_batch} "
                 f"times {self.world} process(es)",
-                hint="change data.micro_batch, or the number of devices",
+                hint="--accumulate 1 makes the micro-batch fit; or change data.micro_batch, or the number of devices",
             )
         if self.num_clips < self.global_batch:
             raise UsageError(

@@ -46,8 +46,10 @@ class StreamConfig:
     """Clips of all processes after which an epoch ends."""
     video_suffixes: tuple[str, ...] = _VIDEO_SUFFIXES
     """The first of these that a sample has is its video."""
+    taxonomy: str = ""
+    """Whose classes these are: shards of a build, whose ``json`` has a label in each, are read by it."""
     json_field: str = "label"
-    """Where the label is in ``json``, for samples without ``cls``."""
+    """Where the label is in ``json``, for other samples without ``cls``."""
     window_clips: int = 256
     """Encoded clips that each worker holds and draws the next one from."""
     repeats: int = 1
@@ -237,9 +239,13 @@ def label_of(sample: dict[str, Any], config: StreamConfig, *, where: str) -> int
     """
     hint = f"labels are integers from 0 to {config.num_classes - 1}, in the order of the model's classes"
     try:
-        if "cls" in sample:
+        labels = _labels_of_build(sample) if config.taxonomy else None
+        if labels is not None:
+            label = labels[config.taxonomy]
+            value: Any = label["index"] if isinstance(label, dict) else label
+        elif "cls" in sample:
             text = sample["cls"].decode("ascii").strip()
-            value: Any = int(text) if re.fullmatch(r"[+-]?\d+", text) else text
+            value = int(text) if re.fullmatch(r"[+-]?\d+", text) else text
         else:
             value = json.loads(sample["json"])[config.json_field]
     except KeyError as error:
@@ -251,6 +257,16 @@ def label_of(sample: dict[str, Any], config: StreamConfig, *, where: str) -> int
     if not 0 <= value < config.num_classes:
         raise FeedError(f"{where}: the label {value} is not one of {config.num_classes} classes", hint=hint)
     return value
+
+
+def _labels_of_build(sample: dict[str, Any]) -> dict[str, Any] | None:
+    """The labels of a sample that `k710 build` wrote, whose ``cls`` is the merged class, whatever is trained."""
+    try:
+        facts = json.loads(sample.get("json", b""))
+    except ValueError:
+        return None
+    labels = facts.get("labels") if isinstance(facts, dict) else None
+    return labels if isinstance(labels, dict) else None
 
 
 def _samples(wds: Any, shards: Iterable[str]) -> Iterator[dict[str, Any]]:

@@ -113,7 +113,9 @@ class IndexedFeed:
             epochs=recipe.optim.epochs,
         )
         pin = ranks.device.type == "cuda"
-        with _started(train_loader(self.clips, rest, workers=recipe.data.workers, pin=pin)) as made:
+        with deaf_children():  # from here on, because to make a loader starts the server that forks the workers
+            loader = train_loader(self.clips, rest, workers=recipe.data.workers, pin=pin)
+        with _started(loader) as made:
             yield made
 
     def seen(self, lineage: Lineage) -> Lineage:
@@ -167,18 +169,19 @@ class StreamedFeed:
         """Workers are started anew in each epoch."""
 
         def epoch_of(epoch: int) -> DataLoader[Batch]:
-            return stream_loader(
-                self.config,
-                num_frames=recipe.model.num_frames,
-                size_px=recipe.size_px,
-                augment=recipe.augment,
-                seed=recipe.seed,
-                epoch=epoch,
-                rank=ranks.rank,
-                world=ranks.world,
-                micro_batch=recipe.data.micro_batch,
-                workers=recipe.data.workers,
-            )
+            with deaf_children():
+                return stream_loader(
+                    self.config,
+                    num_frames=recipe.model.num_frames,
+                    size_px=recipe.size_px,
+                    augment=recipe.augment,
+                    seed=recipe.seed,
+                    epoch=epoch,
+                    rank=ranks.rank,
+                    world=ranks.world,
+                    micro_batch=recipe.data.micro_batch,
+                    workers=recipe.data.workers,
+                )
 
         num_batches = self.batching.steps_per_epoch * self.batching.accumulation
         epochs = range(state.epoch, recipe.optim.epochs)
@@ -227,7 +230,7 @@ def streamed_feed(config: StreamConfig, recipe: Recipe, world: int) -> StreamedF
     return StreamedFeed(config=config, batching=_batching(config.clips_per_epoch, recipe, world))
 
 
-def stream_config(shards: tuple[str, ...], num_clips: int | None, recipe: Recipe) -> StreamConfig | None:
+def stream_config(shards: tuple[str, ...], num_clips: int | None, recipe: Recipe, taxonomy: str) -> StreamConfig | None:
     """What ``--stream`` and ``--stream-clips`` ask for; None: nothing.
 
     Raises:
@@ -244,6 +247,7 @@ def stream_config(shards: tuple[str, ...], num_clips: int | None, recipe: Recipe
     return StreamConfig(
         shards=shards,
         num_classes=recipe.model.num_classes,
+        taxonomy=taxonomy,
         clips_per_epoch=num_clips,
         repeats=recipe.data.repeats,
         sampling=recipe.data.sampling,

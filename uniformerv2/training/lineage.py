@@ -19,7 +19,7 @@ from k710.shards.index import ShardIndex
 from k710.tables import read_table, write_table
 
 Hashes = npt.NDArray[np.uint64]
-UNKNOWN = "lineage unknown: the weights came without a list of the videos they have seen"
+UNKNOWN = "lineage unknown: for some of what the weights have seen there is no list of videos"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +54,7 @@ class Lineage:
         seen = ", ".join(f"{name} ({len(ids)} videos)" for name, ids in sorted(self.views.items()))
         unchecked = f"; not checked: {', '.join(self.not_checked)}" if self.not_checked else ""
         if not self.known:
-            return UNKNOWN + (f"; since then {seen}" if seen else "") + unchecked
+            return UNKNOWN + (f"; known: {seen}" if seen else "") + unchecked
         return (f"seen: {seen}" if seen else "no view seen") + unchecked
 
     def to_plain(self) -> dict[str, Any]:

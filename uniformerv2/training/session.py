@@ -151,7 +151,8 @@ def _train(
     if task.recipe.runtime.compile:
         task.model.compile_blocks()
     if not feed.stops_inside:
-        on_progress(Progress(stage="train", step=state.step, total_steps=0, said=(RESUME_NOTE,)))
+        unscored = ("nothing is scored meanwhile: no build is read",) if task.recipe.validation.view else ()
+        on_progress(Progress(stage="train", step=state.step, total_steps=0, said=(RESUME_NOTE, *unscored)))
     with ExitStack() as running_now:
         stop = running_now.enter_context(stop_flag())
         batches = running_now.enter_context(feed.batches(task.recipe, state, ranks))

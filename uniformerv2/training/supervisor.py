@@ -194,7 +194,7 @@ def _outcome(team: _Team, stop: StopFlag) -> Any:
         if code < 0:
             raise FeedError(
                 f"rank {number} was killed by {signal.Signals(-code).name}",
-                hint="the usual cause is too little memory: lower data.micro_batch or data.workers; the last "
+                hint="the usual cause is too little memory: lower the batch or the number of workers; what was "
                 f"checkpoint is whole, {_HINT}",
             )
     crashes = [str(said.value) for said in team.errors]

@@ -103,13 +103,14 @@ class Writer:
         self._lines.add(report, is_due=state.step % runtime.log_every == 0 or epoch_ended)
         if self._lines.logged is not None and self._ranks.rank == 0:
             self._log.write(self._lines.logged, [self._named(hole) for hole in self._lines.logged_holes])
-        # Who is told to stop has little time: the scores come when the run goes on.
-        validation = self._score(state) if self._is_scored_at(state) and not stopping else None
         is_due = state.step % runtime.checkpoint_every == 0 or report.stop
         if epoch_ended or (is_due and self._begun.stops_inside):
-            self._save(state, validation)
+            self._save(state, None)
         if stopping:
             self._leave(state)
+        if self._is_scored_at(state):
+            # What ends the run meanwhile ends the scoring alone, which is made up for when it goes on.
+            self._save(state, self._score(state))
 
     def shown(self, progress: Progress) -> Progress:
         """``progress`` of the step just done, with all that is shown of it."""

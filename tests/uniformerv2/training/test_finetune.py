@@ -261,3 +261,9 @@ def test_a_packaged_recipe_says_which_setting_fits_it_to_an_ablation() -> None:
 def test_micro_batches_are_as_many_as_asked_for(config: FinetuneConfig) -> None:
     with pytest.raises(UsageError, match="global_batch 4 does not divide into --accumulate 3"):
         finetune(replace(config, accumulate="3"))
+
+
+def test_fewer_epochs_than_the_warm_up_name_what_to_set() -> None:
+    with pytest.raises(UsageError, match="--epochs 1: the learning rate would still warm up, for 1 epochs") as caught:
+        _recipe(FinetuneConfig(target="k400", recipe="b16_from_k710", epochs=1), {})
+    assert caught.value.hint == "shorten that too: --set optim.warmup_epochs=0.2"

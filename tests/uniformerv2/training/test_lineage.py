@@ -53,7 +53,7 @@ def test_another_models_lineage_is_refused(tmp_path: Path) -> None:
 def test_once_unknown_stays_unknown_after_more_training() -> None:
     lineage = Lineage(known=False).with_view("k400-train", hashes("a"))
     assert lineage.statement.startswith("lineage unknown")
-    assert lineage.statement.endswith("; since then k400-train (1 videos)")
+    assert lineage.statement.endswith("; known: k400-train (1 videos)")
 
 
 def test_a_lineage_survives_plain_values() -> None:

@@ -111,6 +111,22 @@ def test_a_stop_at_the_end_of_an_epoch_does_not_wait_for_its_scores(
     assert load_checkpoint(config.out / "checkpoints/best.pt").state.step == 3
 
 
+def test_an_epoch_is_on_the_disk_before_it_is_scored(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(*_: object) -> Validation:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(session, "validate", ended)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(config)
+    saved = newest_checkpoint_path(config.out)
+    assert saved is not None
+    assert (load_checkpoint(saved).state.epoch, load_checkpoint(saved).validation) == (1, None)
+    assert pretrain(config).resumed_at_step == 3
+    lines = [json.loads(line) for line in (config.out / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines if line["kind"] == "validation"] == [1, 2, 3]
+
+
 def test_scores_of_before_a_stop_stay_the_best(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     with_scores(monkeypatch, 0.9, 0.2, 0.1)
     with pytest.raises(StoppedOnPurposeError):

@@ -18,7 +18,7 @@ from uniformerv2.data import streaming
 from uniformerv2.data.augment import AugmentConfig
 from uniformerv2.data.feed import running
 from uniformerv2.data.samples import Augmenting, Batch
-from uniformerv2.data.streaming import StreamConfig, expand, rest_of_stream, stream_digest, stream_loader
+from uniformerv2.data.streaming import StreamConfig, expand, label_of, rest_of_stream, stream_digest, stream_loader
 
 pytest.importorskip("webdataset")
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -244,3 +244,13 @@ def test_the_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(__import__("sys").modules, "webdataset", None)
     with pytest.raises(UsageError, match="--stream needs the package webdataset"):
         streaming.expand(["a.tar"])
+
+
+def test_shards_of_a_build_are_read_by_the_label_of_what_is_trained() -> None:
+    labels = {"k710": 12, "k400": {"index": 3, "name": "abseiling"}}
+    sample = {"cls": b"12", "json": json.dumps({"id": "abc", "labels": labels}).encode()}
+    of = {taxonomy: config("x.tar", num_classes=20, taxonomy=taxonomy) for taxonomy in ("", "k710", "k400", "k600")}
+    assert [label_of(sample, of[taxonomy], where="x") for taxonomy in ("", "k710", "k400")] == [12, 12, 3]
+    with pytest.raises(FeedError, match="x has no label: no 'k600'"):
+        label_of(sample, of["k600"], where="x")
+    assert label_of({"cls": b"12", "json": b"not json"}, of["k400"], where="x") == 12
