@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import multiprocessing
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,21 @@ def only_writer(guard: Path, refusal: str) -> Iterator[None]:
         except BlockingIOError as error:
             raise UsageError(refusal, hint="wait for it, or give another --out") from error
         yield
+
+
+def require_room_for_sockets() -> None:
+    """Refuse a temporary folder whose path is too long for the sockets of the server that forks workers.
+
+    Raises:
+        UsageError: it is.
+    """
+    folder = tempfile.gettempdir()
+    # The system takes 107 bytes; what the library adds is `/pymp-xxxxxxxx/listener-xxxxxxxx`.
+    if len(os.fsencode(folder)) > 107 - len("/pymp-xxxxxxxx/listener-xxxxxxxx"):
+        raise UsageError(
+            f"{folder}: too long a path for temporary files, worker processes cannot be started",
+            hint="name a shorter folder by the environment variable TMPDIR, such as TMPDIR=/tmp",
+        )
 
 
 def end_with_parent() -> None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+
+from k710.errors import UsageError
+from k710.processes import require_room_for_sockets
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = """
@@ -52,3 +57,11 @@ def _runs(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+def test_a_temporary_folder_with_too_long_a_path_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for length, fits in ((75, True), (76, False)):
+        folder = "/" + "a" * (length - 1)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        with nullcontext() if fits else pytest.raises(UsageError, match=f"{folder}: too long"):
+            require_room_for_sockets()

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from k710.errors import FeedError
-from k710.processes import end_with_parent
+from k710.processes import end_with_parent, require_room_for_sockets
 from uniformerv2.data.order import Batching, Order
 from uniformerv2.data.reading import ClipBytes, ReadingConfig
 from uniformerv2.data.samples import Batch, Hole, Portion, TestClips, TrainClips, collate_test, collate_train
@@ -168,6 +168,7 @@ def worker_settings(workers: int, start: StartMethod = "forkserver") -> dict[str
         return {"num_workers": 0}
     context = multiprocessing.get_context(start)
     if start == "forkserver":
+        require_room_for_sockets()
         # Workers that share what was loaded once, and no thread pool of the trainer's: in a forked child those hang.
         context.set_forkserver_preload(["torch", "av", "uniformerv2.data.feed"])
         _start_forkserver()

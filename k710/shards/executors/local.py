@@ -25,6 +25,7 @@ from types import FrameType
 from typing import Any, Generic, TypeVar
 
 from k710.errors import SourceError
+from k710.processes import require_room_for_sockets
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -112,6 +113,7 @@ class _Worker(Generic[Task, Result]):
     """One process with its pipe and the tasks that it has."""
 
     def __init__(self, function: Callable[[Task], Result]) -> None:
+        require_room_for_sockets()
         # forkserver: a forked copy of a process with decoder threads hangs, spawn pays the imports for every worker.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_modules(function))
