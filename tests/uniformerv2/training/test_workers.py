@@ -36,15 +36,12 @@ def train_clips(build: Path, **settings: object) -> TrainClips:
     return TrainClips(clips=ClipBytes(index.store, view), labels=view.classes, **{**plain, **settings})  # type: ignore[arg-type]
 
 
-def test_clips(build: Path, size_px: int = 32) -> TestClips:  # noqa: PT028 - it is no test
+def clips_to_score(build: Path, size_px: int = 32) -> TestClips:
     index = ShardIndex(build)
     view = index.view("k710-val")
     return TestClips(
         clips=ClipBytes(index.store, view), keys=view.keys, num_frames=2, size_px=size_px, num_clips=2, num_crops=3
     )
-
-
-test_clips.__test__ = False  # type: ignore[attr-defined]
 
 
 def one_epoch() -> RestOfRun:
@@ -79,7 +76,7 @@ def pools(drawn: list[bytes]) -> Iterator[None]:
 @pytest.mark.parametrize("start", ["forkserver", "fork", pytest.param("spawn", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("pools")
 def test_workers_that_begin_in_any_way_give_the_batches_of_one_process(build: Path, start: str) -> None:
-    clips, views = train_clips(build), test_clips(build)
+    clips, views = train_clips(build), clips_to_score(build)
     alone = pixels(train_loader(clips, one_epoch(), workers=0, pin=False))
     apart = pixels(train_loader(clips, one_epoch(), workers=2, pin=False, start=start))  # type: ignore[arg-type]
     assert len(alone) == 6
@@ -96,14 +93,14 @@ SMALL = """
 import sys
 from pathlib import Path
 from k710.errors import FeedError
-from test_workers import one_epoch, pixels, test_clips, test_loader, train_clips, train_loader
+from test_workers import one_epoch, pixels, clips_to_score, test_loader, train_clips, train_loader
 from uniformerv2.data.augment import AugmentConfig
 
 def main():
     build = Path(sys.argv[1])
     for loader in (
         train_loader(train_clips(build, size_px=512, num_frames=8), one_epoch(), workers=1, pin=False, start="fork"),
-        test_loader(test_clips(build, size_px=256), range(6), clips_per_batch=2, workers=1, start="fork"),
+        test_loader(clips_to_score(build, size_px=256), range(6), clips_per_batch=2, workers=1, start="fork"),
     ):
         try:
             print(len(pixels(loader)))
