@@ -47,16 +47,22 @@ class DataConfig:
     """Blocks of 1,000 clips shuffled together; 0: the whole view; -1: 0 on a local disk, 64 on an object store."""
     workers: int = 8
     """Decoding processes per rank; 0: decode in the training process."""
+    decoder: Literal["pyav", "torchcodec"] = "pyav"
+    """Library that decodes: ``pyav``, which reads only what the wanted frames need, or ``torchcodec`` with an FFmpeg of
+    the system; refused where it gives other pixels."""
     sampling: Literal["sparse", "dense"] = "sparse"
     """``sparse``: one frame from each equal part of the clip, as published; ``dense``: neighbours at ``stride``."""
     stride: int = 4
     """Distance of neighbouring frames under ``dense`` sampling, in frames of the clip."""
     max_hole_fraction: float = 0.05
     """Share of an epoch's clips that may fail at read time before the run stops."""
+    feature_views: int = 0
+    """Draws of frames, crop and augmentation that a clip has in the whole run: epoch e takes draw e mod this, and what
+    a frozen backbone makes of each is computed once; 0: every epoch draws anew, as published."""
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "global_batch", "micro_batch", "repeats", "stride")
-        _at_least(self, 0, "workers")
+        _at_least(self, 0, "feature_views", "workers")
         _at_least(self, -1, "window")
         if not 0 <= self.max_hole_fraction <= 1:
             raise ValueError(f"max_hole_fraction must be between 0 and 1, got {self.max_hole_fraction}")
@@ -145,6 +151,8 @@ class RuntimeConfig:
     """First layers of the backbone whose activations are computed again in the backward pass, to save memory."""
     recompute_every: int = 1
     """Of those, only every so many: 2 recomputes every second one."""
+    keep_features: bool = True
+    """Keep the features of ``data.feature_views`` in the run folder; else each epoch computes them, to the same bit."""
     compile: bool = False
     """Compile every block before the first step: minutes once, then faster on a GPU."""
     checkpoint_every: int = 500
@@ -223,11 +231,28 @@ class Recipe:
             raise ValueError(f"training takes square frames, got model.image_size {self.model.image_size}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be between 0 and 2**63 - 1, got {self.seed}")
+        self._check_feature_views()
 
     @property
     def size_px(self) -> int:
         """Side of the crop that the model takes."""
         return self.model.frame_size[0]
+
+    def _check_feature_views(self) -> None:
+        """What is kept must be all that decides the features: no weight that trains, no mask, no other clip."""
+        if not self.data.feature_views:
+            return
+        needed = {
+            "model.frozen_backbone": (self.model.frozen_backbone, True),
+            "model.drop_path_backbone": (self.model.drop_path_backbone, 0.0),
+            "augment.mixup": (self.augment.mixup, 0.0),
+            "augment.cutmix": (self.augment.cutmix, 0.0),
+            "runtime.sharding": (self.runtime.sharding, "none"),
+        }
+        for name, (value, wanted) in needed.items():
+            if value != wanted:
+                shown, given = (str(v).lower() if isinstance(v, bool) else v for v in (wanted, value))
+                raise ValueError(f"data.feature_views {self.data.feature_views} needs {name} = {shown}, got {given}")
 
 
 def resolve_recipe(

@@ -117,7 +117,7 @@ def test_each_floor_uses_only_its_libraries(module: Module) -> None:
     tops = {i.split(".")[0] for i in imports(module)}
     third_party = tops - set(sys.stdlib_module_names) - {"k710", "uniformerv2", "__future__"}
     training = (
-        {"torch", "safetensors", "av", "webdataset", "cv2", "PIL"} if module.name.startswith("uniformerv2") else set()
+        {"torch", "safetensors", "av", "webdataset", "cv2", "PIL", "torchcodec"} if module.name.startswith("uniformerv2") else set()
     )
     assert third_party <= ALLOWED_THIRD_PARTY[floor(module.name)] | training
 

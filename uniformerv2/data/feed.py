@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from k710.errors import FeedError
 from k710.processes import end_with_parent, require_room_for_sockets
+from uniformerv2.data.draws import DrawnClips, collate_drawn
 from uniformerv2.data.order import Batching, Order
 from uniformerv2.data.reading import ClipBytes, ReadingConfig
 from uniformerv2.data.samples import Batch, Hole, Portion, TestClips, TrainClips, collate_test, collate_train
@@ -91,14 +93,16 @@ class _Announced(Sampler[Portion]):
 
 
 def train_loader(
-    clips: TrainClips, batches: RestOfRun, *, workers: int, pin: bool, start: StartMethod = "forkserver"
+    clips: TrainClips | DrawnClips, batches: RestOfRun, *, workers: int, pin: bool, start: StartMethod = "forkserver"
 ) -> DataLoader[Batch]:
     """Batches of the rest of the run, in order, made by ``workers`` processes (0: in this one)."""
-    announced = batches if clips.clips.is_local else _Announced(batches, len(batches), workers=workers)
+    drawn = isinstance(clips, DrawnClips)
+    source = clips.clips.clips if isinstance(clips, DrawnClips) else clips.clips
+    announced = batches if source.is_local else _Announced(batches, len(batches), workers=workers)
     return DataLoader(
         clips,  # type: ignore[arg-type]
         batch_sampler=announced,  # type: ignore[arg-type]
-        collate_fn=or_refusal(collate_train),
+        collate_fn=or_refusal(collate_drawn) if drawn else or_refusal(collate_train),
         pin_memory=pin,
         **worker_settings(workers, start),
     )
@@ -170,7 +174,9 @@ def worker_settings(workers: int, start: StartMethod = "forkserver") -> dict[str
     if start == "forkserver":
         require_room_for_sockets()
         # Workers that share what was loaded once, and no thread pool of the trainer's: in a forked child those hang.
-        context.set_forkserver_preload(["torch", "av", "uniformerv2.data.feed"])
+        # torchcodec is among it where this process has checked it: to load it takes each worker seconds.
+        decoder = [name for name in ("torchcodec",) if name in sys.modules]
+        context.set_forkserver_preload(["torch", "av", "uniformerv2.data.feed", *decoder])
         _start_forkserver()
     return {"num_workers": workers, "multiprocessing_context": context, "worker_init_fn": _start_worker}
 

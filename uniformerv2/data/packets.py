@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Literal, Protocol
 
 from uniformerv2.data.codecs.av1 import Av1
 from uniformerv2.data.codecs.h264 import read_h264
@@ -17,15 +17,37 @@ from uniformerv2.data.codecs.hevc import read_hevc
 from uniformerv2.data.codecs.picture import Codec, Picture, UnsafeError
 from uniformerv2.data.codecs.vp9 import Vp9
 
-if TYPE_CHECKING:
-    import av
-
 _READERS: Mapping[str, Callable[[bytes], Codec]] = {
     "h264": read_h264,
     "hevc": read_hevc,
     "vp9": lambda _: Vp9(),
     "av1": lambda _: Av1(),
 }
+
+
+class Packet(Protocol):
+    """What selection looks at in a packet, of the library or of our own tables."""
+
+    @property
+    def pts(self) -> int | None:
+        """Time of presentation."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    @property
+    def is_discard(self) -> bool:
+        """Whether an edit leaves it out."""
+
+    @property
+    def is_corrupt(self) -> bool:
+        """Whether it is known to be damaged."""
+
+    def has_sidedata(self, kind: Literal["new_extradata", "param_change"], /) -> bool:
+        """Whether something of this kind stands beside the picture."""
+
+    def __bytes__(self) -> bytes: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +63,12 @@ class Selection:
     times: tuple[int, ...]
     """For each frame that comes out, in order: its presentation time."""
 
+    all_times: tuple[int, ...]
+    """Presentation times of all frames of the video, in order of their numbers."""
+
+    restarts: tuple[int, ...]
+    """Positions of the packets at which decoding can begin."""
+
 
 def codec_of(name: str, extradata: bytes | None) -> Codec:
     """Reader of the packets of a stream, by the name of its codec and what its decoder starts with.
@@ -53,7 +81,7 @@ def codec_of(name: str, extradata: bytes | None) -> Codec:
     return _READERS[name](extradata or b"")
 
 
-def select(codec: Codec, packets: Sequence[av.Packet[av.VideoStream]], indices: Sequence[int]) -> Selection:
+def select(codec: Codec, packets: Sequence[Packet], indices: Sequence[int]) -> Selection:
     """Of all packets of a stream in decode order, those that its frames at ``indices`` need.
 
     Raises:
@@ -86,17 +114,19 @@ def select(codec: Codec, packets: Sequence[av.Packet[av.VideoStream]], indices: 
         packets=tuple(fed),
         frames=tuple(numbers.get(position) for position in given),
         times=tuple(times[position] for position in given),
+        all_times=tuple(times[position] for position in frames),
+        restarts=tuple(position for position, picture in enumerate(pictures) if picture.restarts),
     )
 
 
-def _times(packets: Sequence[av.Packet[av.VideoStream]]) -> list[int]:
+def _times(packets: Sequence[Packet]) -> list[int]:
     times = [packet.pts for packet in packets if packet.pts is not None]
     if not packets or len(set(times)) < len(packets):
         raise UnsafeError("a presentation time is missing or twice there")
     return times
 
 
-def _picture(codec: Codec, packet: av.Packet[av.VideoStream]) -> Picture:
+def _picture(codec: Codec, packet: Packet) -> Picture:
     if not packet.size or packet.is_corrupt:
         raise UnsafeError("a damaged packet")
     # A file can change the parameters of the decoder on the way.

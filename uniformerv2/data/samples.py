@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from k710.errors import FeedError
 from uniformerv2.data.augment import AugmentConfig, all_test_views, augment, normalise
-from uniformerv2.data.decode import decode_chosen
+from uniformerv2.data.decode import Decoder, decode_chosen
 from uniformerv2.data.reading import ClipBytes
 from uniformerv2.data.sampling import (
     FrameOrder,
@@ -54,6 +54,13 @@ class Hole:
     """File that has the clip, of the build or in place; empty: unknown."""
     foreign: bool = False
     """The file is a shard that was not built here."""
+
+    @property
+    def place(self) -> str:
+        """Where the clip is, for a message; the reason names a sample of a foreign shard."""
+        if self.foreign:
+            return f"in {self.shard}"
+        return f"at position {self.position}{f' in {self.shard}' if self.shard else ''}"
 
     @property
     def repair(self) -> str:
@@ -127,6 +134,8 @@ class Augmenting:
     """Which frames."""
     stride: int = 4
     """Distance of neighbouring frames under ``dense`` sampling."""
+    decoder: Decoder = "pyav"
+    """Library that decodes."""
 
     def samples(self, data: bytes, num_source: int, *, label: int, epoch: int, position: int) -> list[Sample]:
         """Every repeat of the clip in ``data``, which has ``num_source`` frames; -1: unknown.
@@ -135,7 +144,7 @@ class Augmenting:
             FeedError: it cannot be decoded.
         """
         rng = stream("frames", self.seed, epoch, position)
-        frames_THWC = decode_chosen(data, num_source, lambda num: self._indices(num, rng))
+        frames_THWC = decode_chosen(data, num_source, lambda num: self._indices(num, rng), self.decoder)
         return [
             (self._augmented(frames_THWC, epoch, position, repeat), label, position, repeat)
             for repeat in range(self.repeats)
@@ -167,6 +176,8 @@ class TrainClips(Dataset[list[Sample] | Hole]):
     sampling: Sampling = "sparse"
     stride: int = 4
     """Distance of neighbouring frames under ``dense`` sampling."""
+    decoder: Decoder = "pyav"
+    """Library that decodes."""
 
     def __getitem__(self, item: tuple[int, int]) -> list[Sample] | Hole:
         epoch, position = item
@@ -178,6 +189,7 @@ class TrainClips(Dataset[list[Sample] | Hole]):
             repeats=self.repeats,
             sampling=self.sampling,
             stride=self.stride,
+            decoder=self.decoder,
         )
         data, num_source = b"", int(self.clips.frames[position])
         try:
@@ -214,6 +226,8 @@ class TestClips(Dataset[tuple[int, Tensor] | Hole]):
     sampling: Sampling = "sparse"
     stride: int = 4
     """Distance of neighbouring frames under ``dense`` sampling."""
+    decoder: Decoder = "pyav"
+    """Library that decodes."""
     frames_only: bool = False
     """Give the decoded frames, uint8 [test clips x T, H, W, C]."""
 
@@ -222,7 +236,7 @@ class TestClips(Dataset[tuple[int, Tensor] | Hole]):
         try:
             data = self.clips.read(position)
             frames_THWC = decode_chosen(
-                data, int(self.clips.frames[position]), lambda n: self._all_indices(n, position)
+                data, int(self.clips.frames[position]), lambda n: self._all_indices(n, position), self.decoder
             )
         except FeedError as error:
             return _hole(self.clips, position, data, error)

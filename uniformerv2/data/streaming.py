@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from k710.errors import FeedError, K710Error, UsageError
 from k710.store import Store
 from uniformerv2.data.augment import AugmentConfig
+from uniformerv2.data.decode import Decoder
 from uniformerv2.data.feed import StartMethod, running, worker_settings
 from uniformerv2.data.samples import Augmenting, Batch, Hole, Sample, Sampling, collate_train
 from uniformerv2.data.sampling import stream
@@ -58,6 +59,8 @@ class StreamConfig:
     """Which frames."""
     stride: int = 4
     """Distance of neighbouring frames under ``dense`` sampling."""
+    decoder: Decoder = "pyav"
+    """Library that decodes."""
 
     def __post_init__(self) -> None:
         if not self.shards:
@@ -114,6 +117,7 @@ def stream_loader(
             repeats=config.repeats,
             sampling=config.sampling,
             stride=config.stride,
+            decoder=config.decoder,
         ),
         epoch=epoch,
         micro_batch=micro_batch,
@@ -282,5 +286,13 @@ def _samples(wds: Any, shards: Iterable[str]) -> Iterator[dict[str, Any]]:
             try:
                 yield from wds.tariterators.group_by_keys(expand_tar([{"url": shard, "stream": source}]))
             except (tarfile.TarError, EOFError, ValueError) as error:
-                what = error.args[0] if error.args else type(error).__name__
-                raise FeedError(f"{shard}: not a sound tar ({what})", hint="fetch the shard again") from error
+                raise FeedError(
+                    f"{shard}: not a sound tar ({_torn(error)})",
+                    hint="fetch the shard again, or leave it out of --stream",
+                ) from error
+
+
+def _torn(error: Exception) -> str:
+    """What is wrong with a tar, without the reader that ``webdataset`` names behind it."""
+    what = str(error.args[0] if error.args else type(error).__name__).partition(" @ ")[0]
+    return f"it is cut off: {what}" if what in ("unexpected end of data", "truncated header") else what

@@ -24,6 +24,7 @@ _HARMLESS_MESSAGES = frozenset({0, 1, 4, 5, 6})
 
 _HIGH_PROFILES = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244})
 _SLICE_HEADER_BYTES = 24
+_LENGTH_BYTES = 4
 _MAX_REORDER = 16
 _RECORD_BYTES = 6
 
@@ -53,6 +54,15 @@ class H264:
 
     def picture(self, data: bytes) -> Picture:
         """The picture in a packet; raises UnsafeError for anything else."""
+        # Nearly all packets are a single slice.
+        if self.length_size == _LENGTH_BYTES and len(data) > _LENGTH_BYTES + 1:
+            kind = data[_LENGTH_BYTES] & 31
+            whole = int.from_bytes(data[:_LENGTH_BYTES], "big") == len(data) - _LENGTH_BYTES
+            if whole and kind in (_SLICE, _IDR) and data[_LENGTH_BYTES + 1] & 128:
+                return _picture(data[_LENGTH_BYTES : _LENGTH_BYTES + _SLICE_HEADER_BYTES])
+        return self._picture_of_units(data)
+
+    def _picture_of_units(self, data: bytes) -> Picture:
         first: bytes | None = None
         for unit in split_units(data, self.length_size):
             kind = unit[0] & 31
@@ -73,9 +83,7 @@ class H264:
                 raise UnsafeError(f"a unit of type {kind}")
         if first is None:
             raise UnsafeError("a packet without a picture")
-        return Picture(
-            restarts=first[0] & 31 == _IDR, referred=bool(first[0] & 96), header=bytes(first[:_SLICE_HEADER_BYTES])
-        )
+        return _picture(first[:_SLICE_HEADER_BYTES])
 
     def order(self, group: Sequence[Picture]) -> list[int]:
         """Picture order counts (8.2.1); raises UnsafeError where the counter of references skips (7.4.3)."""
@@ -130,6 +138,10 @@ def read_h264(extradata: bytes) -> H264:
         order_bits=order_bits,
         reorder=reorder,
     )
+
+
+def _picture(header: bytes) -> Picture:
+    return Picture(restarts=header[0] & 31 == _IDR, referred=bool(header[0] & 96), header=header)
 
 
 def _read_record(record: bytes) -> tuple[int, list[bytes]]:

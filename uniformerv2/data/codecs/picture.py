@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class UnsafeError(Exception):
     """This stream has something under which leaving packets out is not known to be right."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Picture:
-    """The one shown picture of a packet."""
+class Picture(NamedTuple):
+    """The one shown picture of a packet; a tuple, since hundreds are made for each clip."""
 
     restarts: bool
     """Decoding can begin here: neither this picture nor any later one needs what came before."""
