@@ -18,11 +18,19 @@ from uniformerv2.exam import EvaluateSettings, Exam, read_exam, versions
 from uniformerv2.partial_scores import PartialScores
 from uniformerv2.report import CONFUSIONS, SCHEMA_VERSION, EvaluationReport, Prediction, class_scores, top_confusions
 from uniformerv2.report_files import ReportFiles
-from uniformerv2.scores import Scoring, none_scored, ranks_of_class, scored_in_turns
+from uniformerv2.scores import (
+    ScoredBatch,
+    Scoring,
+    ScoringStoppedError,
+    none_scored,
+    ranks_of_class,
+    scored_in_turns,
+)
 from uniformerv2.training.distributed import Ranks, on_ranks, pick_device
 from uniformerv2.training.engine import cpu_threads
 from uniformerv2.training.metrics import OnProgress, Progress, silent
 from uniformerv2.training.source import find_weights
+from uniformerv2.training.stopping import StopFlag, stop_flag
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +88,7 @@ def evaluate(config: EvaluateConfig, *, on_progress: OnProgress = silent) -> Eva
             in the place of something else.
         CheckpointError: weights that cannot be read, whose class order is unknown, or that give no finite scores.
         FeedError: the build cannot be read, or too many clips fail.
+        StoppedOnPurposeError: SIGTERM or SIGUSR1 came; what was scored is kept.
     """
     settings, files = config.settings, config.files
     files.require_free(find_weights(config.source))
@@ -94,8 +103,8 @@ def _evaluate_on_rank(config: EvaluateConfig, ranks: Ranks, on_progress: OnProgr
     files = config.files
     exam = read_exam(config.source, config.data, config.view, config.settings, clips=config.clips, crops=config.crops)
     ranks.from_first(files.require_writable)
-    with cpu_threads(exam.settings.threads):
-        scored = _score(exam, files.partial, ranks, on_progress)
+    with cpu_threads(exam.settings.threads), stop_flag() as stop:
+        scored = _score(exam, files.partial, ranks, stop, on_progress)
 
     def finish() -> EvaluationReport:
         predictions, scores_NK = _predictions(exam, scored)
@@ -107,7 +116,7 @@ def _evaluate_on_rank(config: EvaluateConfig, ranks: Ranks, on_progress: OnProgr
     return ranks.from_first(finish)
 
 
-def _score(exam: Exam, folder: Path | None, ranks: Ranks, on_progress: OnProgress) -> PartialScores:
+def _score(exam: Exam, folder: Path | None, ranks: Ranks, stop: StopFlag, on_progress: OnProgress) -> PartialScores:
     """All batches of the view, of all ranks on rank 0; those that an earlier call kept are not scored again."""
     model, positions = exam.model().to(ranks.device), exam.positions
     kept = PartialScores(folder, exam.digest(ranks.device.type), every_s=exam.settings.save_every_s)
@@ -124,6 +133,7 @@ def _score(exam: Exam, folder: Path | None, ranks: Ranks, on_progress: OnProgres
         ranks=ranks,
         precision=exam.settings.precision,
         done=ranks.from_first(lambda: kept.read(say)),
+        stop=stop,
     )
     before = done = sum(len(scoring.positions_of(number)) for number in scoring.done)
     if before:
@@ -132,6 +142,7 @@ def _score(exam: Exam, folder: Path | None, ranks: Ranks, on_progress: OnProgres
     began = time.perf_counter()
     try:
         for turn in scored_in_turns(model, scoring):
+            _require_finite(exam, turn)
             if ranks.rank == 0:
                 kept.add(turn)
             holes += [hole for batch in turn for hole in batch.holes]
@@ -139,16 +150,30 @@ def _score(exam: Exam, folder: Path | None, ranks: Ranks, on_progress: OnProgres
             done += sum(len(scoring.positions_of(batch.number)) for batch in turn)
             speed = (done - before) / max(time.perf_counter() - began, 1e-9)
             on_progress(Progress(stage="evaluate", step=done, total_steps=total, clips_per_s=speed, holes=len(holes)))
+    except ScoringStoppedError:
+        where = f"; what was scored is kept in {folder}" if folder else "; nothing is kept without a file to write"
+        stop.leave(f"after {done:,} of {total:,} clips{where}")
     finally:
         kept.save()
     return kept
+
+
+def _require_finite(exam: Exam, batches: Sequence[ScoredBatch]) -> None:
+    """Refuse scores that are no numbers before they are kept: they are an error, not a low score."""
+    for batch in batches:
+        finite_N = np.isfinite(batch.scores_NK).all(axis=1)
+        if not finite_N.all():
+            raise CheckpointError(
+                f"the model's scores of clip {exam.view.keys[batch.positions[int(finite_N.argmin())]]} are not finite",
+                hint="use other weights" if exam.settings.precision == "fp32" else "score with --set precision=fp32",
+            )
 
 
 def _require_few_holes(failed: Sequence[Hole], num_clips: int, allowed: float) -> None:
     if len(failed) > allowed * num_clips:
         raise FeedError(
             f"{len(failed)} of {num_clips} clips could not be read, more than {allowed:.0%}; "
-            f"the last, at position {failed[-1].position}: {failed[-1].reason}",
+            f"the last, {failed[-1].place}: {failed[-1].reason}",
             hint=f"{failed[-1].repair}; --set max_hole_fraction=0.5 sets the limit",
         )
 
@@ -163,13 +188,9 @@ def _predictions(exam: Exam, scored: PartialScores) -> tuple[list[Prediction], n
     batches = [batch for _, batch in sorted(scored.batches.items()) if batch.positions]
     if not batches:
         raise none_scored(exam.view, _holes(scored))
+    _require_finite(exam, batches)  # also those that an earlier call kept
     positions = [position for batch in batches for position in batch.positions]
     scores_NK = np.concatenate([batch.scores_NK for batch in batches])
-    if not (finite_N := np.isfinite(scores_NK).all(axis=1)).all():
-        raise CheckpointError(
-            f"the model's scores of clip {exam.view.keys[positions[int(finite_N.argmin())]]} are not finite",
-            hint="use other weights" if exam.settings.precision == "fp32" else "score with --set precision=fp32",
-        )
     labels_N = exam.targets[positions]
     places_N, predicted_N = ranks_of_class(scores_NK, labels_N), scores_NK.argmax(axis=1)
     predictions = [

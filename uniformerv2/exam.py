@@ -19,9 +19,11 @@ from k710.labels import LabelMap
 from k710.shards.index import ShardIndex, View
 from uniformerv2 import UniFormerV2, UniFormerV2Config
 from uniformerv2.config import DataConfig, HeadSettings, TestConfig, read_recipe
+from uniformerv2.data.decode import Decoder
 from uniformerv2.data.feed import TestClips
 from uniformerv2.data.samples import Sampling
 from uniformerv2.data.sampling import FrameOrder
+from uniformerv2.data.torchcodec_check import require_decoder
 from uniformerv2.scores import Precision, clips_of_view, scorable
 from uniformerv2.training.classes import ClassTable
 from uniformerv2.training.feeds import target_labels
@@ -41,6 +43,8 @@ class EvaluateSettings:
     """Test views in one forward pass."""
     workers: int = 2
     """Decoding processes of each rank; 0: decode in this one."""
+    decoder: Decoder = "pyav"
+    """Library that decodes; the frames are the same."""
     threads: int = 0
     """Torch threads of each rank; 0 leaves torch's choice."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -126,6 +130,7 @@ class Exam:
             frame_order=self.settings.frame_order,
             sampling=self.sampling,
             stride=self.stride,
+            decoder=self.settings.decoder,
         )
 
     def digest(self, device: str) -> str:
@@ -157,6 +162,7 @@ def read_exam(
         CheckpointError: weights that cannot be read, or whose class order is unknown.
         FeedError: the build cannot be read.
     """
+    require_decoder(settings.decoder, "decoder")
     source, index = read_source(source_path), ShardIndex(data)
     labels = index.labels
     view = index.view(view_name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,10 +22,12 @@ from torch import Tensor
 from k710.errors import FeedError
 from k710.shards.index import ShardIndex, View
 from uniformerv2 import UniFormerV2
+from uniformerv2.data.decode import Decoder
 from uniformerv2.data.feed import ClipBytes, Hole, TestClips, running, test_loader
 from uniformerv2.data.samples import Sampling
 from uniformerv2.data.sampling import FrameOrder
 from uniformerv2.training.distributed import Ranks
+from uniformerv2.training.stopping import StopFlag, deaf_children
 
 Precision = Literal["fp32", "bf16", "fp16"]
 """Of the forward pass; ``fp32`` is that of the published test."""
@@ -33,6 +35,10 @@ Made = list[tuple[int, Tensor] | Hole]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _TURN_S = 2.0
 """Time after which ranks tell each other what they have."""
+
+
+class ScoringStoppedError(Exception):
+    """A rank was asked to stop before everything was scored; every rank raises it, after the same turn."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +53,8 @@ class ViewScore:
     """Clips behind the numbers."""
     holes: tuple[Hole, ...]
     """Clips that could not be read: they are in none of the numbers."""
+    not_finite: int = 0
+    """Scored clips whose scores are not finite: they count as wrong."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +89,8 @@ class Scoring:
     """Of the forward pass."""
     done: frozenset[int] = frozenset()
     """Batches that need not be scored."""
+    stop: StopFlag | None = None
+    """Whether this process was asked to stop, looked at after each turn."""
 
     @property
     def clips_per_batch(self) -> int:
@@ -120,6 +130,8 @@ def score_view(
     precision: Precision = "fp32",
     sampling: Sampling = "sparse",
     stride: int = 4,
+    decoder: Decoder = "pyav",
+    stop: StopFlag | None = None,
 ) -> ViewScore:
     """The score of ``model``, which is on the device of this rank, on the clips of ``view``; the same on every rank.
 
@@ -138,23 +150,31 @@ def score_view(
         precision: of the forward pass.
         sampling: how the frames of a test clip are chosen.
         stride: distance of neighbouring frames under ``dense`` sampling.
+        decoder: the library that decodes.
+        stop: whether this process was asked to stop.
 
     Raises:
         FeedError: no clip has bytes and a class, or none can be read.
+        ScoringStoppedError: a rank was asked to stop.
     """
     scoring = Scoring(
-        clips=clips_of_view(model, index, view, clips=clips, crops=crops, sampling=sampling, stride=stride),
+        clips=clips_of_view(
+            model, index, view, clips=clips, crops=crops, sampling=sampling, stride=stride, decoder=decoder
+        ),
         positions=scorable(view, targets),
         views_per_batch=views_per_batch,
         workers=workers,
         ranks=ranks,
         precision=precision,
+        stop=stop,
     )
     places: list[int] = []
     holes: list[Hole] = []
+    not_finite = 0
     for batch in (batch for turn in scored_in_turns(model, scoring) for batch in turn):
         places += ranks_of_class(batch.scores_NK, targets[list(batch.positions)]).tolist()
         holes += batch.holes
+        not_finite += int((~np.isfinite(batch.scores_NK).all(axis=1)).sum())
     if not places:
         raise none_scored(view, holes)
     return ViewScore(
@@ -162,6 +182,7 @@ def score_view(
         top5=sum(place <= 5 for place in places) / len(places),
         scored=len(places),
         holes=tuple(sorted(holes, key=lambda hole: hole.position)),
+        not_finite=not_finite,
     )
 
 
@@ -175,8 +196,13 @@ def clips_of_view(
     frame_order: FrameOrder = "source",
     sampling: Sampling = "sparse",
     stride: int = 4,
+    decoder: Decoder = "pyav",
 ) -> TestClips:
-    """The test views of the clips of ``view`` as ``model`` takes them."""
+    """The test views of the clips of ``view`` as ``model`` takes them.
+
+    For a model on an accelerator their frames, from which the views are made there: a seventh of the bytes for three
+    crops, and none of the workers' time.
+    """
     return TestClips(
         clips=ClipBytes(index.store, view, sha256=view.sha256),
         keys=view.keys,
@@ -187,6 +213,8 @@ def clips_of_view(
         frame_order=frame_order,
         sampling=sampling,
         stride=stride,
+        decoder=decoder,
+        frames_only=next(model.parameters()).device.type != "cpu",
     )
 
 
@@ -216,6 +244,9 @@ def scored_in_turns(model: UniFormerV2, scoring: Scoring) -> Iterator[list[Score
     """All batches but those that are done, a few at a time; every rank gets those of all ranks, in the same order.
 
     Every rank must take them to the end, or raise at the same turn.
+
+    Raises:
+        ScoringStoppedError: a rank was asked to stop, and not everything is scored.
     """
     world, rank = scoring.ranks.world, scoring.ranks.rank
     left = [number for number in range(scoring.num_batches) if number not in scoring.done]
@@ -227,9 +258,12 @@ def scored_in_turns(model: UniFormerV2, scoring: Scoring) -> Iterator[list[Score
             found = [_scored(model, scoring, number, next(batches)) for number in mine[first:after]]
             if len(found) < after - first:
                 _keep_step(model, scoring, scoring.passes_per_batch)
-            told = scoring.ranks.gather((found, time.perf_counter() - began))
-            yield sorted((batch for theirs, _ in told for batch in theirs), key=lambda batch: batch.number)
-            first, length = after, _next_length(length, max(seconds for _, seconds in told))
+            asked = scoring.stop is not None and scoring.stop.asked
+            told = scoring.ranks.gather((found, time.perf_counter() - began, asked))
+            yield sorted((batch for theirs, _, _ in told for batch in theirs), key=lambda batch: batch.number)
+            first, length = after, _next_length(length, max(seconds for _, seconds, _ in told))
+            if first < rounds and any(asked for _, _, asked in told):
+                raise ScoringStoppedError
 
 
 def _next_length(length: int, seconds: float) -> int:
@@ -258,8 +292,12 @@ def _made(scoring: Scoring, numbers: Sequence[int]) -> Iterator[Iterator[Made]]:
     if not positions:
         yield iter(())
         return
-    loader = test_loader(scoring.clips, positions, clips_per_batch=scoring.clips_per_batch, workers=scoring.workers)
-    with running(loader) as batches:
+    with ExitStack() as running_now:
+        with deaf_children():
+            loader = test_loader(
+                scoring.clips, positions, clips_per_batch=scoring.clips_per_batch, workers=scoring.workers
+            )
+            batches = running_now.enter_context(running(loader))
         yield batches
 
 
@@ -269,13 +307,20 @@ def _scored(model: UniFormerV2, scoring: Scoring, number: int, made: Made) -> Sc
     holes = tuple(one for one in made if isinstance(one, Hole))
     parts: list[Tensor] = []
     if live:
-        views = torch.cat([views_VCTHW for _, views_VCTHW in live])
+        views = torch.cat([_views(scoring, one) for _, one in live])
         parts = [_probabilities(model, scoring, part) for part in torch.split(views, scoring.views_per_batch)]
     _keep_step(model, scoring, scoring.passes_per_batch - len(parts))
     means_NK = torch.cat(parts).view(len(live), -1, parts[0].shape[1]).mean(dim=1) if live else torch.empty(0, 0)
     return ScoredBatch(
         number=number, positions=tuple(position for position, _ in live), scores_NK=means_NK.numpy(), holes=holes
     )
+
+
+def _views(scoring: Scoring, made: Tensor) -> Tensor:
+    """The test views of a clip, of which a worker made these or the frames."""
+    if not scoring.clips.frames_only:
+        return made
+    return scoring.clips.views(made.to(scoring.ranks.device, non_blocking=True))
 
 
 # Not inference_mode: what a compiled or sharded module makes and keeps under it cannot be trained with afterwards.

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
+import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +39,8 @@ MODEL_SCHEMA_VERSION = 1
 """Of the header of a model file."""
 HEADER_KEY = "uniformerv2"
 """Key of our JSON in the metadata of a safetensors file."""
+_TORCH_WRITER = re.compile(r"unexpected pos|PytorchStreamWriter|iostream error|file write failed")
+"""Torch's own words for a write that ended early."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,8 +149,13 @@ class OtherVersionError(CheckpointError):
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Replace the checkpoint at ``path``; a kill at any moment leaves the old one or the new one."""
-    with writing(path), atomic.replacing(path) as partial:
+    with writing(path, size_of(checkpoint)), atomic.replacing(path) as partial:
         write_checkpoint(partial, checkpoint)
+
+
+def size_of(checkpoint: Checkpoint) -> int:
+    """Bytes of the tensors of ``checkpoint``, about what its file takes."""
+    return tensor_bytes([checkpoint.model, checkpoint.optimizer, checkpoint.ema, checkpoint.scaler])
 
 
 def write_checkpoint(partial: Path, checkpoint: Checkpoint) -> None:
@@ -232,15 +243,48 @@ def parsing(where: str) -> Iterator[None]:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what a full disk raises inside the block into a ``CheckpointError``."""
+def writing(path: Path, size_bytes: int = 0) -> Iterator[None]:
+    """Turn what a disk that takes no more raises inside the block into a ``CheckpointError``.
+
+    ``size_bytes`` is about what is written, for its message; 0: too little to matter.
+    """
     try:
         yield
     # Torch and safetensors wrap what the system says in errors of their own.
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        message = f"{path}: cannot be written: {(str(error).splitlines() or [repr(error)])[0]}"
-        hint = "make room, then run the same command again; what was saved before is whole"
-        raise CheckpointError(message, hint=hint) from error
+        reason, is_full = _reason(error)
+        room = _room(path, size_bytes) if is_full else ""
+        first = "make room" if is_full else "see that it can be written"
+        hint = f"{first}, then run the same command again; what was saved before is whole"
+        raise CheckpointError(f"{path}: cannot be written: {reason}{room}", hint=hint) from error
+
+
+def tensor_bytes(value: Any) -> int:
+    """Bytes of all tensors in mappings and lists of them."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return sum(tensor_bytes(one) for one in inner)
+
+
+def _reason(error: Exception) -> tuple[str, bool]:
+    """What ended a write, in the words of the system, and whether it was a lack of room."""
+    text = (str(error).splitlines() or [repr(error)])[0]
+    said = re.search(r"os error (\d+)", text)
+    number = error.errno if isinstance(error, OSError) else int(said[1]) if said else None
+    if number is not None:
+        return os.strerror(number), number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if isinstance(error, RuntimeError) and _TORCH_WRITER.search(text):
+        return "the disk took only a part of it", True
+    return text, False
+
+
+def _room(path: Path, size_bytes: int) -> str:
+    """What is needed and what is there, in words."""
+    folder = next((p for p in path.parents if p.exists()), None)
+    free = f"{shutil.disk_usage(folder).free / 2**20:,.1f} MiB are free" if folder is not None else ""
+    needed = f"it takes about {size_bytes / 2**20:,.1f} MiB" if size_bytes else ""
+    return "".join(f"; {part}" for part in (needed, free) if part)
 
 
 def lineage_path(model_path: Path) -> Path:
@@ -248,8 +292,14 @@ def lineage_path(model_path: Path) -> Path:
     return model_path.with_name(f"{model_path.stem}.lineage.parquet")
 
 
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """sha256 over names and values of the tensors of a model file, whatever their order in it."""
+    return content_digest(dict(sorted(weights.items())))
+
+
 def save_model(path: Path, model: Mapping[str, Tensor], provenance: Provenance) -> None:
     """Write the weights with everything that is needed to use them, and the lineage beside them first."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.items()}
     with writing(path):
         lineage_sha256 = write_lineage(lineage_path(path), provenance.lineage)
     header = {
@@ -260,8 +310,8 @@ def save_model(path: Path, model: Mapping[str, Tensor], provenance: Provenance) 
         "data_digest": provenance.data_digest,
         "lineage_sha256": lineage_sha256,
         "lineage_known": provenance.lineage.known,
+        "weights_digest": weights_digest(weights),
         "not_checked": list(provenance.lineage.not_checked),
     }
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.items()}
-    with writing(path), atomic.replacing(path) as partial:
+    with writing(path, tensor_bytes(weights)), atomic.replacing(path) as partial:
         safetensors.torch.save_file(weights, partial, metadata={HEADER_KEY: json.dumps(header, sort_keys=True)})

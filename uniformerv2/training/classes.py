@@ -43,8 +43,8 @@ class ClassTable:
         """The table that ``to_plain`` wrote."""
         return cls(taxonomy=str(plain["taxonomy"]), names=tuple(plain["names"]))
 
-    def canonical_rows(self, labels: LabelMap) -> dict[int, int]:
-        """Row of each canonical class.
+    def canonical_rows(self, labels: LabelMap, whose: str = "the checkpoint") -> dict[int, int]:
+        """Row of each canonical class; ``whose`` head the table is of, for an error.
 
         Raises:
             CheckpointError: a name that the taxonomy does not have, or one on two rows.
@@ -59,11 +59,17 @@ class ClassTable:
             if name not in known:
                 near = ", ".join(map(repr, labels.nearest(self.taxonomy, name)))
                 raise CheckpointError(
-                    f"class table row {row}: {self.taxonomy} has no class {name!r}",
+                    f"row {row} of {whose}'s class table is {name!r}, and {self.taxonomy} has no class of that name in "
+                    "the class table of the data",
                     hint=f"nearest: {near}" if near else f"the table is not one of {self.taxonomy}",
                 )
             if known[name] in rows:
-                raise CheckpointError(f"class table rows {rows[known[name]]} and {row} are both {name!r}")
+                both = f"rows {rows[known[name]]} and {row}"
+                raise CheckpointError(
+                    f"{both} of {whose}'s class table are both {name!r}",
+                    hint="a head has one row for each class: use another copy, or name its rows by "
+                    "--set head.class_order=FILE.csv",
+                )
             rows[known[name]] = row
         return rows
 
@@ -75,7 +81,7 @@ class ClassTable:
         """
         # Orders agree on where the K400 classes are, not on their order among themselves: rows go by name.
         row_of = source.canonical_rows(labels)
-        wanted = list(self.canonical_rows(labels))
+        wanted = list(self.canonical_rows(labels, "the target"))
         missing = [labels.rows[c].name for c in wanted if c not in row_of]
         if missing:
             raise CheckpointError(

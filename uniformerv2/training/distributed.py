@@ -151,12 +151,15 @@ def _as_rank(
 ) -> R:
     # The store has one more client than ranks, the supervisor; nobody waits for their number.
     store = TCPStore(_HOST, port, None, is_master=False, timeout=_PATIENCE, wait_for_workers=False)
-    with _joined(store, rank, world, device, rank) as ranks:
+    with _joined(store, rank, world, device, rank, ends_here=True) as ranks:
         return work(ranks, on_progress)
 
 
 @contextmanager
-def _joined(store: Store | None, rank: int, world: int, device: str, local_rank: int = 0) -> Iterator[Ranks]:
+def _joined(
+    store: Store | None, rank: int, world: int, device: str, local_rank: int = 0, *, ends_here: bool = False
+) -> Iterator[Ranks]:
+    """This process in the group of all ranks; ``ends_here``: it ends by ``os._exit`` right after."""
     chosen = pick_device(device, local_rank)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
@@ -165,4 +168,7 @@ def _joined(store: Store | None, rank: int, world: int, device: str, local_rank:
     try:
         yield Ranks(rank=rank, world=world, device=chosen)
     finally:
-        dist.destroy_process_group()
+        # Gloo takes its connections apart in this thread while its own still hears of peers that leave. A process that
+        # ends anyhow leaves that to the system, which ends all threads at once.
+        if not (ends_here and backend == "gloo"):
+            dist.destroy_process_group()

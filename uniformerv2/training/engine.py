@@ -168,18 +168,27 @@ def _forward(job: Job, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
     device = job.ranks.device
     positions_N, repeats_N = batch.positions.to(device), batch.repeats.to(device)
     job.model.randomness.begin(job.recipe.seed, step, positions_N, repeats_N)
-    clip_NCTHW = normalise(batch.clips.to(device, non_blocking=True))
     labels_N = batch.labels.to(device, non_blocking=True)
+    if job.features is not None:
+        # Nothing is mixed then.
+        with _autocast(job):
+            logits_NK = job.model.classify(job.features.of(batch)).float()
+        return loss_sum(logits_NK, labels_N, job.recipe), num_correct(logits_NK, labels_N)
+    clip_NCTHW = normalise(batch.clips.to(device, non_blocking=True))
     clip_NCTHW, targets = mixed(clip_NCTHW, labels_N, batch, job.recipe, step)
     logits_NK = _logits(job, clip_NCTHW)
     return loss_sum(logits_NK, targets, job.recipe), num_correct(logits_NK, targets)
 
 
 def _logits(job: Job, clip_NCTHW: Tensor) -> Tensor:
-    dtype = dtype_of(job.recipe.runtime.precision, job.ranks.device)
-    with torch.autocast(job.ranks.device.type, dtype, enabled=dtype != torch.float32):
+    with _autocast(job):
         logits_NK: Tensor = job.model(clip_NCTHW)
     return logits_NK.float()
+
+
+def _autocast(job: Job) -> torch.autocast:
+    dtype = dtype_of(job.recipe.runtime.precision, job.ranks.device)
+    return torch.autocast(job.ranks.device.type, dtype, enabled=dtype != torch.float32)
 
 
 def _take_part(job: Job, step: int) -> None:
@@ -206,7 +215,7 @@ def _require_few_holes(job: Job, report: StepReport) -> None:
         last = report.holes[-1]
         raise FeedError(
             f"{report.epoch_holes} of {job.num_clips} clips of an epoch could not be read, more than {allowed:.0%}; "
-            f"the last, at position {last.position}: {last.reason}",
+            f"the last, {last.place}: {last.reason}",
             hint=f"{last.repair}; data.max_hole_fraction sets the limit",
         )
 

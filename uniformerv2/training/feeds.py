@@ -17,6 +17,7 @@ from k710.errors import UsageError
 from k710.labels import LabelMap
 from k710.shards.index import ShardIndex, View
 from uniformerv2.config import Recipe
+from uniformerv2.data.draws import DrawnClips
 from uniformerv2.data.feed import Batch, ClipBytes, Hole, RestOfRun, TrainClips, running, train_loader
 from uniformerv2.data.order import OBJECT_STORE_WINDOW, Batching, Order
 from uniformerv2.data.reading import ReadingConfig
@@ -73,7 +74,7 @@ class IndexedFeed:
     """In which order."""
     batching: Batching
     """How clips are dealt to steps and ranks."""
-    clips: TrainClips
+    clips: TrainClips | DrawnClips
     """How they are made."""
 
     @property
@@ -219,14 +220,35 @@ def indexed_feed(
         repeats=recipe.data.repeats,
         sampling=recipe.data.sampling,
         stride=recipe.data.stride,
+        decoder=recipe.data.decoder,
     )
+    views = recipe.data.feature_views
     return IndexedFeed(
-        index=index, view=view, order=order, batching=_batching(order.num_clips, recipe, world), clips=clips
+        index=index,
+        view=view,
+        order=order,
+        batching=_batching(order.num_clips, recipe, world),
+        clips=DrawnClips(clips=clips, views=views) if views else clips,
     )
 
 
 def streamed_feed(config: StreamConfig, recipe: Recipe, world: int) -> StreamedFeed:
-    """The feed of foreign shards."""
+    """The feed of foreign shards.
+
+    Raises:
+        UsageError: an epoch has no step, a batch that cannot be dealt to the processes, or features would be kept.
+    """
+    if recipe.data.feature_views:
+        raise UsageError(
+            f"data.feature_views {recipe.data.feature_views} and --stream exclude each other",
+            hint="the clips of streamed shards have no fixed place: --set data.feature_views=0, or train on a build",
+        )
+    clips, batch = config.clips_per_epoch, recipe.data.global_batch
+    if clips < batch:
+        raise UsageError(
+            f"--stream-clips {clips} is less than one global batch of {batch}",
+            hint=f"--stream-clips {batch} or more, or lower data.global_batch",
+        )
     return StreamedFeed(config=config, batching=_batching(config.clips_per_epoch, recipe, world))
 
 
@@ -252,6 +274,7 @@ def stream_config(shards: tuple[str, ...], num_clips: int | None, recipe: Recipe
         repeats=recipe.data.repeats,
         sampling=recipe.data.sampling,
         stride=recipe.data.stride,
+        decoder=recipe.data.decoder,
     )
 
 

@@ -93,6 +93,11 @@ class MacCount:
         trained = self.global_blocks + self.head if self.frozen_backbone else self.total
         return 2 * (self.total + 2 * trained)
 
+    @property
+    def flops_behind_features(self) -> int:
+        """The same where the features of a frozen backbone are kept: what is computed once does not count."""
+        return 6 * (self.global_blocks + self.head)
+
 
 def count_macs(config: UniFormerV2Config, algorithm: Algorithm = "ours") -> MacCount:
     """Multiply-accumulates of ``config`` on one view."""

@@ -43,6 +43,7 @@ _MAY_DIFFER = {
         "recompute_layers",
         "recompute_every",
         "compile",
+        "keep_features",
         "checkpoint_every",
         "keep_checkpoints",
         "log_every",

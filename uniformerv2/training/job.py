@@ -13,6 +13,7 @@ from uniformerv2.config import Recipe
 from uniformerv2.data.feed import Batch, Hole
 from uniformerv2.training.distributed import Ranks
 from uniformerv2.training.ema import Ema
+from uniformerv2.training.frozen_features import FrozenFeatures
 from uniformerv2.training.scaling import Guard
 
 
@@ -40,6 +41,8 @@ class Job:
     """Judges every step."""
     ema: Ema | None = None
     """Running average of the weights; None: none is kept."""
+    features: FrozenFeatures | None = None
+    """What computes and keeps the features of the frozen backbone; None: it runs in every step."""
     sharded: bool = False
     """Parameters are split over the ranks."""
 

@@ -56,8 +56,10 @@ class Yardstick:
         """For the model of ``task`` on the devices of ``ranks``, which are taken to be alike."""
         recipe = task.recipe
         peak = _peak(ranks.device, recipe.runtime.precision)
+        macs = count_macs(recipe.model)
+        kept = recipe.data.feature_views > 0 and recipe.runtime.keep_features
         return cls(
-            flops_per_clip=count_macs(recipe.model).training_flops * recipe.data.repeats,
+            flops_per_clip=(macs.flops_behind_features if kept else macs.training_flops) * recipe.data.repeats,
             peak_flops=peak * ranks.world if peak is not None else None,
         )
 
@@ -105,6 +107,8 @@ class TrainLog:
         """The step after which they were found."""
         self.scored_is_best = False
         """Whether none before were as good."""
+        self.said: tuple[str, ...] = ()
+        """Sentences to be shown with the step."""
         self._epochs = task.recipe.optim.epochs
         self._by = Yardstick.of(task, ranks)
         self._since: list[StepReport] = []
@@ -114,7 +118,7 @@ class TrainLog:
         """Take in a step; a line ends with it when one is due, and always where a clip failed or the run stops."""
         self._since.append(report)
         self._recent.append(report)
-        self.logged, self.logged_holes = None, ()
+        self.logged, self.logged_holes, self.said = None, (), ()
         if is_due or report.holes or report.stop:
             self.logged = line_of(self._since, self._by)
             self.logged_holes = tuple(hole for one in self._since for hole in one.holes)
@@ -131,6 +135,7 @@ class TrainLog:
             scored_step=self.scored_step,
             scored_is_best=self.scored_is_best,
             best=best,
+            said=self.said,
         )
 
 
@@ -148,6 +153,12 @@ class RunLog:
             atomic.write_text(self._lines, "".join(json.dumps(line) + "\n" for line in kept))
             # From the one that is read, so that the two agree whatever was cut off in either.
             atomic.write_text(self._table, _as_table(kept, header=True))
+
+    def totals(self) -> tuple[int, float | None]:
+        """Clips of the run that failed at read time, and the loss of its last line; None: there is none."""
+        text = self._lines.read_text(encoding="utf-8", errors="replace") if self._lines.is_file() else ""
+        lines = [line for line in map(_parsed, text.splitlines()) if line.get("kind") == "train"]
+        return sum(len(line.get("holes", ())) for line in lines), lines[-1].get("loss") if lines else None
 
     def write(self, line: TrainLine, holes: Sequence[Mapping[str, str]] = ()) -> None:
         """Add a line of training."""

@@ -25,20 +25,44 @@ class Validation:
     """``top1`` of the running average of the weights; None: none is kept."""
     ema_top5: float | None = None
     """``top5`` of the running average."""
+    not_finite: int = 0
+    """Clips whose scores are not finite: they count as wrong, and such weights are never the best."""
+    ema_not_finite: int = 0
+    """The same of the running average."""
 
     @property
     def best_top1(self) -> float:
-        """``top1`` of the weights or of their average, whichever is higher."""
-        return max(self.top1, self.ema_top1 if self.ema_top1 is not None else self.top1)
+        """``top1`` of the weights or of their average, whichever is higher, of what gives finite scores."""
+        return max(self._finite_top1, default=0.0)
 
     @property
     def ema_is_better(self) -> bool:
         """Whether the average scores higher than the weights."""
-        return self.ema_top1 is not None and self.ema_top1 > self.top1
+        if self.ema_top1 is None or self.ema_not_finite:
+            return False
+        return bool(self.not_finite) or self.ema_top1 > self.top1
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with the weights behind these scores; empty: nothing."""
+        counts = {"weights": self.not_finite, "average of the weights": self.ema_not_finite}
+        found = [
+            f"the {what} give scores that are not finite for {n} of {self.clips} clips"
+            for what, n in counts.items()
+            if n
+        ]
+        return f"{' and '.join(found)} of {self.view}: never taken as the best" if found else ""
 
     def beats(self, best: Validation | None) -> bool:
         """Whether these are the best scores so far; those on another view say nothing of these."""
+        if not self._finite_top1:
+            return False
         return best is None or best.view != self.view or self.best_top1 > best.best_top1
+
+    @property
+    def _finite_top1(self) -> list[float]:
+        own = [] if self.not_finite else [self.top1]
+        return own if self.ema_top1 is None or self.ema_not_finite else [*own, self.ema_top1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

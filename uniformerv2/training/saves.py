@@ -26,6 +26,7 @@ from uniformerv2.training.checkpoint import (
     Checkpoint,
     OtherVersionError,
     load_checkpoint,
+    size_of,
     write_checkpoint,
     writing,
 )
@@ -136,7 +137,7 @@ class Saves:
 
     def _write(self, checkpoint: Checkpoint, best: bool) -> None:
         path = step_path(self._out, checkpoint.state.step)
-        with writing(path):
+        with writing(path, size_of(checkpoint)):
             if not path.parent.is_dir():
                 path.parent.mkdir(parents=True)
                 atomic.sync_folder(self._out)
@@ -214,6 +215,7 @@ def _name_best(partial: Path, best: Path) -> None:
 
 
 def _none_is_whole(out: Path, errors: list[CheckpointError]) -> CheckpointError:
+    hint = f"put sound copies of them into {out}, or begin anew: --fresh in a new folder, by another --out"
     if len(errors) == 1:
-        return errors[0]
-    return CheckpointError(f"{out}: none of its {len(errors)} checkpoints is whole; {errors[0]}", hint=errors[0].hint)
+        return CheckpointError(errors[0].message, hint=hint)
+    return CheckpointError(f"{out}: none of its {len(errors)} checkpoints is whole; {errors[0]}", hint=hint)

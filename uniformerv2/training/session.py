@@ -7,6 +7,7 @@ import time
 from contextlib import ExitStack
 
 from uniformerv2.data.streaming import RESUME_NOTE
+from uniformerv2.data.torchcodec_check import require_decoder
 from uniformerv2.training.carried import carry
 from uniformerv2.training.checkpoint import (
     MODEL_FILE,
@@ -19,6 +20,7 @@ from uniformerv2.training.checkpoint import (
 from uniformerv2.training.classes import ClassTable
 from uniformerv2.training.distributed import Ranks
 from uniformerv2.training.engine import train
+from uniformerv2.training.feature_plan import FeaturePlan, plan_features
 from uniformerv2.training.feeds import Feed, indexed_feed, streamed_feed, target_labels
 from uniformerv2.training.folder import open_run
 from uniformerv2.training.job import Job
@@ -49,8 +51,8 @@ def _run(task: Task, ranks: Ranks, on_progress: OnProgress, guard: ExitStack) ->
     )
     saves = Saves(task.out, task.recipe.runtime.keep_checkpoints)
     saved = saves.newest() if went_on else None
-    if saves.said:
-        on_progress(Progress(stage="train", step=saved.state.step if saved else 0, total_steps=0, said=saves.said))
+    if said := (*saves.said, *_unused(task)):
+        on_progress(Progress(stage="train", step=saved.state.step if saved else 0, total_steps=0, said=said))
     if saved is not None:
         found = _check_leaks(task, saved.provenance.lineage)
     # Final weights are only written at the end; a checkpoint that is gone since was removed to make room.
@@ -63,6 +65,7 @@ def _run(task: Task, ranks: Ranks, on_progress: OnProgress, guard: ExitStack) ->
     if not finished_before:
         state = _train(task, feed, scored, state, saved, writer, ranks, on_progress)
         writer.finish()
+    holes, loss = writer.totals()
     return RunSummary(
         command=task.command,
         target=task.target,
@@ -74,8 +77,8 @@ def _run(task: Task, ranks: Ranks, on_progress: OnProgress, guard: ExitStack) ->
         steps=state.step,
         clips_per_epoch=feed.batching.num_clips if feed else 0,
         clips_taken_out=feed.num_taken_out if feed else 0,
-        holes=writer.holes,
-        loss=writer.loss,
+        holes=holes,
+        loss=loss,
         window=state.window,
         seconds=time.perf_counter() - began,
         resumed_at_step=saved.state.step if saved is not None else None,
@@ -85,7 +88,7 @@ def _run(task: Task, ranks: Ranks, on_progress: OnProgress, guard: ExitStack) ->
         lineage=writer.provenance.lineage.statement,
         not_checked=tuple(task.index.lock.get("not_checked", ())) if task.index else (),
         leaks_checked=task.index is not None and writer.provenance.lineage.known,
-        said=saves.said,
+        said=(*saves.said, *writer.said),
     )
 
 
@@ -101,11 +104,23 @@ def _check_leaks(task: Task, lineage: Lineage) -> tuple[Overlap, ...]:
     return found
 
 
+def _unused(task: Task) -> tuple[str, ...]:
+    """What was asked for and does nothing, a sentence each."""
+    if task.reading.cache is None:
+        return ()
+    if task.index is None:
+        return (f"--cache {task.reading.cache}: not used, streamed shards are not kept",)
+    if task.index.store.is_local:
+        return (f"--cache {task.reading.cache}: not used, the build is on a local disk already",)
+    return ()
+
+
 def _has(name: str, task: Task, ranks: Ranks, went_on: bool) -> bool:
     return went_on and ranks.from_first((task.out / name).is_file)
 
 
 def _feed_of(task: Task, ranks: Ranks) -> Feed | None:
+    require_decoder(task.recipe.data.decoder)
     if task.stream is not None:
         return streamed_feed(task.stream, task.recipe, ranks.world)
     if task.index is None or task.view is None:
@@ -150,18 +165,26 @@ def _train(
         return state
     if task.recipe.runtime.compile:
         task.model.compile_blocks()
+
+    def say(*said: str) -> None:
+        on_progress(Progress(stage="train", step=state.step, total_steps=0, said=said))
+
     if not feed.stops_inside:
-        unscored = ("nothing is scored meanwhile: no build is read",) if task.recipe.validation.view else ()
-        on_progress(Progress(stage="train", step=state.step, total_steps=0, said=(RESUME_NOTE, *unscored)))
+        say(RESUME_NOTE, *(("nothing is scored meanwhile: no build is read",) if task.recipe.validation.view else ()))
+    plan = plan_features(task, feed, carried.model, ranks, epoch=state.epoch, say=say)
+    if plan is not None:
+        feed = plan.feed
     with ExitStack() as running_now:
         stop = running_now.enter_context(stop_flag())
         batches = running_now.enter_context(feed.batches(task.recipe, state, ranks))
+        if plan is not None:
+            batches = running_now.enter_context(plan.features.batches(batches, say))
         writer.begin(
             state,
             stop,
             feed,
             held=lambda: carried.held(ranks),
-            validate=None if scored is None else lambda: validate(scored, carried, task.recipe, ranks),
+            validate=None if scored is None else lambda: validate(scored, carried, task.recipe, ranks, stop),
         )
         job = Job(
             model=carried.model,
@@ -174,9 +197,19 @@ def _train(
             ranks=ranks,
             guard=carried.guard,
             ema=carried.ema,
+            features=plan.features if plan is not None else None,
             sharded=carried.sharded,
         )
-        return train(job, state, stop, writer.after_step, lambda progress: on_progress(writer.shown(progress)))
+        state = train(job, state, stop, writer.after_step, lambda progress: on_progress(writer.shown(progress)))
+    writer.said += _damaged_features(plan, ranks)
+    return state
+
+
+def _damaged_features(plan: FeaturePlan | None, ranks: Ranks) -> tuple[str, ...]:
+    """How many kept features were not as they were written, over all ranks, in a sentence."""
+    if plan is None or not (damaged := sum(ranks.gather(plan.features.damaged))):
+        return ()
+    return (f"{damaged:,} files of features were damaged and computed again",)
 
 
 def _provenance(task: Task, saved: Checkpoint | None, feed: Feed | None) -> Provenance:

@@ -28,6 +28,7 @@ from uniformerv2.training.checkpoint import (
     lineage_path,
     parse_checkpoint,
     parsing,
+    weights_digest,
 )
 from uniformerv2.training.classes import CANONICAL_ORDERS, ORDER_HINT, ClassTable, named_order
 from uniformerv2.training.folder import run_files
@@ -284,6 +285,12 @@ def _header(path: Path) -> dict[str, Any] | None:
 
 def _from_model_file(path: Path, state: Mapping[str, Tensor], header: Mapping[str, Any], sha256: str) -> Source:
     check_schema(header, str(path))
+    # Files from before there was a digest are taken as they are.
+    if (digest := header.get("weights_digest")) is not None and digest != weights_digest(state):
+        raise CheckpointError(
+            f"{path}: damaged: its weights are not those that were written (the digests differ)",
+            hint="use another copy of it; where they were changed on purpose, write them without `weights_digest`",
+        )
     with parsing(str(path)):
         lineage = read_lineage(
             lineage_path(path),

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 from k710.errors import StoppedOnPurposeError
 
@@ -25,11 +26,11 @@ class StopFlag:
         """Whether this process was asked to stop."""
         return self.signal is not None
 
-    def leave(self, step: int, saved: str) -> None:
-        """End the run: as interrupted after SIGINT, else as stopped on purpose, ``saved`` saying what of it stays."""
+    def leave(self, where: str) -> NoReturn:
+        """End what runs: as interrupted after SIGINT, else as stopped on purpose, ``where`` saying at what point."""
         if self.signal == signal.SIGINT:
             raise KeyboardInterrupt
-        raise StoppedOnPurposeError(f"stopped at step {step}, {saved}", hint="run the same command again to go on")
+        raise StoppedOnPurposeError(f"stopped {where}", hint="run the same command again to go on")
 
 
 @contextmanager

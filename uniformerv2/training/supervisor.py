@@ -5,6 +5,7 @@ The supervisor computes nothing, so it can always act: a rank that waits for ano
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import multiprocessing
 import os
@@ -113,6 +114,7 @@ def _be_rank(work: Callable[[int, OnProgress], object], number: int, voice: Conn
     # SIGTERM ends a rank at once wherever it waits; inside the training loop ``stop_flag`` has it save first.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    faulthandler.enable()  # a crash of native code has no other way to say where
     voice.send(_Said(kind="ready"))
     end_with_parent()
 

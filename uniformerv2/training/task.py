@@ -90,9 +90,9 @@ class RunSummary:
     clips_taken_out: int
     """Planned clips without."""
     holes: int
-    """Clips that failed at read time, summed over the epochs of this call."""
+    """Clips that failed at read time, summed over the epochs of the run."""
     loss: float | None
-    """Of the last step of this call."""
+    """Of the last line of the run's log, the mean over its steps; None: no line, or no live sample in them."""
     window: int
     """Blocks of clips shuffled together; 0: the whole view."""
     seconds: float
@@ -112,4 +112,4 @@ class RunSummary:
     leaks_checked: bool = True
     """Whether there was a build to compare the lineage with."""
     said: tuple[str, ...] = ()
-    """What was wrong with saved files and was got over, a sentence each."""
+    """What was wrong with saved files or scores and was got over, a sentence each."""

@@ -13,6 +13,7 @@ from uniformerv2.scores import ViewScore, score_view
 from uniformerv2.training.carried import Carried
 from uniformerv2.training.distributed import Ranks
 from uniformerv2.training.metrics import Validation
+from uniformerv2.training.stopping import StopFlag
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,13 +28,17 @@ class ValidationView:
     """Class of each planned position in the order of the head; -1: none."""
 
 
-def validate(scored: ValidationView, carried: Carried, recipe: Recipe, ranks: Ranks) -> Validation:
-    """The scores, the same on every rank, in fp32 as in the published validation; nothing that is carried changes."""
-    own = _score(scored, carried, recipe, ranks)
+def validate(scored: ValidationView, carried: Carried, recipe: Recipe, ranks: Ranks, stop: StopFlag) -> Validation:
+    """The scores, the same on every rank, in fp32 as in the published validation; nothing that is carried changes.
+
+    Raises:
+        ScoringStoppedError: a rank was asked to stop; what was scored until then is lost.
+    """
+    own = _score(scored, carried, recipe, ranks, stop)
     average = None
     if carried.ema is not None:
         with carried.ema.in_place_of(carried.model):
-            average = _score(scored, carried, recipe, ranks)
+            average = _score(scored, carried, recipe, ranks, stop)
     return Validation(
         view=scored.view.name,
         clips=own.scored,
@@ -41,10 +46,12 @@ def validate(scored: ValidationView, carried: Carried, recipe: Recipe, ranks: Ra
         top5=own.top5,
         ema_top1=average.top1 if average is not None else None,
         ema_top5=average.top5 if average is not None else None,
+        not_finite=own.not_finite,
+        ema_not_finite=average.not_finite if average is not None else 0,
     )
 
 
-def _score(scored: ValidationView, carried: Carried, recipe: Recipe, ranks: Ranks) -> ViewScore:
+def _score(scored: ValidationView, carried: Carried, recipe: Recipe, ranks: Ranks, stop: StopFlag) -> ViewScore:
     """One test clip and the centre crop of each, as in the published validation."""
     try:
         return score_view(
@@ -59,6 +66,8 @@ def _score(scored: ValidationView, carried: Carried, recipe: Recipe, ranks: Rank
             views_per_batch=recipe.data.micro_batch,
             sampling=recipe.data.sampling,
             stride=recipe.data.stride,
+            decoder=recipe.data.decoder,
+            stop=stop,
         )
     finally:
         if carried.sharded:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor
 
 from k710.errors import CheckpointError
 from uniformerv2.data.feed import Hole
 from uniformerv2.data.streaming import RESUME_NOTE
+from uniformerv2.scores import ScoringStoppedError
 from uniformerv2.training.checkpoint import (
     MODEL_FILE,
     Checkpoint,
@@ -51,8 +52,8 @@ class Writer:
         self, task: Task, provenance: Provenance, ranks: Ranks, saves: Saves, saved: Checkpoint | None
     ) -> None:
         """For the run of ``task``, which saves through ``saves`` and goes on from ``saved`` if there is one."""
-        self.holes = 0
-        self.loss: float | None = None
+        self.said: tuple[str, ...] = ()
+        """What was wrong with scores, a sentence each."""
         self.model_path = task.out / MODEL_FILE
         self.provenance = provenance
         self.saves = saves
@@ -96,8 +97,6 @@ class Writer:
     def after_step(self, report: StepReport) -> None:
         """Log, score and save when it is time, save when a stop was asked for, and leave if so."""
         runtime, state = self._task.recipe.runtime, report.state
-        self.loss = report.loss
-        self.holes += len(report.holes)
         epoch_ended = state.samples_done == 0
         stopping = report.stop and state.epoch < self._task.recipe.optim.epochs
         self._lines.add(report, is_due=state.step % runtime.log_every == 0 or epoch_ended)
@@ -109,12 +108,16 @@ class Writer:
         if stopping:
             self._leave(state)
         if self._is_scored_at(state):
-            # What ends the run meanwhile ends the scoring alone, which is made up for when it goes on.
+            # What ends the run meanwhile ends the scoring alone, which is done again when it goes on.
             self._save(state, self._score(state))
 
     def shown(self, progress: Progress) -> Progress:
         """``progress`` of the step just done, with all that is shown of it."""
         return self._lines.shown(progress, best=self.best)
+
+    def totals(self) -> tuple[int, float | None]:
+        """Clips of the whole run that failed at read time, and the loss of its last log line; on every rank."""
+        return self._ranks.from_first(self._log.totals)
 
     def close(self) -> None:
         """Wait until what was saved is on the disk."""
@@ -125,11 +128,11 @@ class Writer:
         held = self._held()
         self._ranks.from_first(lambda: self._write_models(held))
 
-    def _leave(self, state: RunState) -> None:
+    def _leave(self, state: RunState, scoring: str = "") -> NoReturn:
         self.close()
         assert self._stop is not None, "steps are only done after begin"
         saved = state.samples_done == 0 or self._begun.stops_inside
-        self._stop.leave(state.step, "saved" if saved else f"not saved: {RESUME_NOTE}")
+        self._stop.leave(f"at step {state.step}, {f'saved{scoring}' if saved else f'not saved: {RESUME_NOTE}'}")
 
     def _is_scored_at(self, state: RunState) -> bool:
         every, epochs = self._task.recipe.validation.every_epochs, self._task.recipe.optim.epochs
@@ -140,9 +143,15 @@ class Writer:
         # First: where it starts processes, they should not be copies of one with a thread that writes.
         self.close()
         assert self._validate is not None, "asked for by _is_scored_at"
-        validation = self._validate()
+        try:
+            validation = self._validate()
+        except ScoringStoppedError:
+            self._leave(state, "; its scores will be found when the run goes on")
         if self._ranks.rank == 0:
             self._log.write_validation(state, validation)
+        if validation.fault:
+            self._lines.said = (f"scores after step {state.step:,}: {validation.fault}",)
+            self.said += self._lines.said
         self._lines.scored, self._lines.scored_step = validation, state.step
         return validation
 

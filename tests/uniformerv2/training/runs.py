@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from uniformerv2.training.checkpoint import Checkpoint
 from uniformerv2.training.metrics import Progress
@@ -40,6 +43,14 @@ def saved_in(out: Path) -> Checkpoint:
     saved = Saves(out, 2).newest()
     assert saved is not None, "the run has not saved"
     return saved
+
+
+def rewrite(path: Path, state: dict[str, Tensor]) -> None:
+    """Other weights under the header of a model file; as in older files it has no digest of them."""
+    with safe_open(path, framework="pt") as handle:
+        header = json.loads(handle.metadata()["uniformerv2"])
+    del header["weights_digest"]
+    save_file(state, path, metadata={"uniformerv2": json.dumps(header)})
 
 
 def assert_same(a: Path, b: Path, name: str = "model.safetensors") -> None:

@@ -82,7 +82,8 @@ def test_a_checkpoint_with_a_table_takes_no_other_order() -> None:
 
 
 def test_a_wrong_or_doubled_name_is_a_checkpoint_error() -> None:
-    with pytest.raises(CheckpointError, match="has no class 'juggling chainsaws'"):
+    foreign = "row 0 of the checkpoint's class table is 'juggling chainsaws', and k710 has no class of that name"
+    with pytest.raises(CheckpointError, match=foreign):
         head_rows(source_of(["juggling chainsaws"]), "k400", "", LABELS)
-    with pytest.raises(CheckpointError, match="rows 0 and 1 are both"):
+    with pytest.raises(CheckpointError, match="rows 0 and 1 of the checkpoint's class table are both"):
         head_rows(source_of([LABELS.names[0]] * 2), "k400", "", LABELS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,11 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from runs import rewrite, stop_at
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from small_build import TINY_RECIPE, clips_of_build, write_build
 
-from k710.errors import CheckpointError, FeedError, UsageError
+from k710.errors import CheckpointError, FeedError, StoppedOnPurposeError, UsageError
 from k710.labels import load_labels
 from k710.tables import read_table
 from uniformerv2.evaluate import EvaluateConfig, evaluate
@@ -296,11 +298,20 @@ def script_of(config: EvaluateConfig, tmp_path: Path, *, out: str) -> list[str]:
     """Arguments of a Python that evaluates one clip at a time and saves after each."""
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys\nfrom pathlib import Path\nfrom uniformerv2.evaluate import EvaluateConfig, evaluate\n"
+        "import os, sys\nfrom pathlib import Path\nfrom k710.errors import StoppedOnPurposeError\n"
+        "from uniformerv2.evaluate import EvaluateConfig, evaluate\n"
         "if __name__ == '__main__':\n"
-        "    view, source, data, out, *overrides = sys.argv[1:]\n"
-        "    evaluate(EvaluateConfig(view=view, source=Path(source), data=data, clips=2, crops=3, out=Path(out),\n"
-        "                            overrides=tuple(overrides)))\n"
+        "    view, source, data, out, *settings = sys.argv[1:]\n"
+        "    stops = [int(s[5:]) for s in settings if s.startswith('stop=')]\n"
+        "    overrides = tuple(s for s in settings if not s.startswith('stop='))\n"
+        "    def stop(progress):\n"
+        "        if stops and progress.step == 1:\n"
+        "            os.killpg(0, stops[0])\n"
+        "    try:\n"
+        "        evaluate(EvaluateConfig(view=view, source=Path(source), data=data, clips=2, crops=3, out=Path(out),\n"
+        "                                overrides=overrides), on_progress=stop)\n"
+        "    except StoppedOnPurposeError as error:\n"
+        "        sys.exit(print(error, file=sys.stderr) or error.exit_code)\n"
     )
     overrides = (*IN_PROCESS, "test_views_per_batch=6")
     return [str(script), config.view, str(config.source), config.data, str(tmp_path / out), *overrides]
@@ -365,6 +376,26 @@ def test_a_killed_evaluation_goes_on_to_the_same_report(saving: EvaluateConfig, 
     assert not partial.exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_all_processes_of_an_evaluation_keeps_what_is_scored(
+    saving: EvaluateConfig, tmp_path: Path, number: signal.Signals
+) -> None:
+    # The last setting of a name counts.
+    changes = ["workers=1", "save_every_s=600", f"stop={int(number)}"]
+    process = subprocess.Popen(
+        [sys.executable, *script_of(saving, tmp_path, out="report.json"), *changes],
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _, said = process.communicate(timeout=100)
+    assert "stopped after" in said
+    assert "is kept in" in said
+    assert process.returncode == 75
+    assert list((tmp_path / "report.json.partial").glob("*.parquet"))
+
+
 def said_to(notes: list[str]) -> Callable[[Progress], None]:
     return lambda progress: notes.extend(progress.said)
 
@@ -388,9 +419,7 @@ def other_weights(run: Path, out: Path) -> Path:
     """The run with a classifier that is turned upside down."""
     shutil.copytree(run, out)
     path = out / "model.safetensors"
-    with safe_open(path, framework="pt") as handle:
-        metadata = handle.metadata()
-    save_file({k: v.flip(0) if k in HEAD_KEYS else v for k, v in load_file(path).items()}, path, metadata=metadata)
+    rewrite(path, {k: v.flip(0) if k in HEAD_KEYS else v for k, v in load_file(path).items()})
     return out
 
 
@@ -485,16 +514,55 @@ def test_an_older_table_of_scores_is_replaced(config: EvaluateConfig, tmp_path: 
         evaluate(replace(config, scores=tmp_path / "c.parquet"))
 
 
-def test_scores_that_are_not_finite_are_an_error_and_no_score(config: EvaluateConfig) -> None:
-    path = config.source / "model.safetensors"
-    with safe_open(path, framework="pt") as handle:
-        metadata = handle.metadata()
+def test_scores_that_are_not_finite_are_an_error_and_are_not_kept(saving: EvaluateConfig, tmp_path: Path) -> None:
+    path = saving.source / "model.safetensors"
     state = load_file(path)
     signs = torch.randn(state[HEAD_KEYS[0]].shape, generator=torch.Generator().manual_seed(0)).sign()
     state[HEAD_KEYS[0]] = signs * torch.finfo(torch.float32).max
-    save_file(state, path, metadata=metadata)
+    rewrite(path, state)
     with pytest.raises(CheckpointError, match="scores of clip valid000000_000000_000010 are not finite"):
+        evaluate(saving)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(config: EvaluateConfig) -> None:
+    path = config.source / "model.safetensors"
+    state = load_file(path)
+    state[HEAD_KEYS[1]][3] = torch.nan
+    rewrite(path, state)
+    with pytest.raises(CheckpointError, match=f"NaN or infinite, the first in {HEAD_KEYS[1]}"):
         evaluate(config)
+
+
+def test_a_model_file_with_a_flipped_bit_is_refused(config: EvaluateConfig) -> None:
+    path = config.source / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"model.safetensors: damaged: its weights are not those"):
+        evaluate(config)
+
+
+def test_a_model_file_from_before_there_was_a_digest_is_read(config: EvaluateConfig) -> None:
+    path = config.source / "model.safetensors"
+    before = evaluate(config)
+    rewrite(path, load_file(path))
+    assert evaluate(config).predictions == before.predictions
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_an_evaluation_that_is_told_to_stop_keeps_what_is_scored(
+    saving: EvaluateConfig, tmp_path: Path, number: signal.Signals
+) -> None:
+    saving = replace(saving, overrides=(*saving.overrides[:-1], "save_every_s=600"))
+    is_interrupt = number == signal.SIGINT
+    error = KeyboardInterrupt if is_interrupt else StoppedOnPurposeError
+    said = None if is_interrupt else r"stopped after \d of 6 clips; what was scored is kept in .*report.json.partial"
+    with pytest.raises(error, match=said):
+        evaluate(saving, on_progress=stop_at(1, number))
+    seen: list[Progress] = []
+    evaluate(saving, on_progress=seen.append)
+    assert seen[0].said[0].startswith("goes on: ")
 
 
 def test_half_precision_is_only_used_when_asked_for(config: EvaluateConfig) -> None:

@@ -192,6 +192,23 @@ def test_a_hole_is_named_and_left_out_of_the_mean(config: PretrainConfig, tmp_pa
     assert all(line["loss"] < 10 for line in lines)
 
 
+def test_a_run_in_two_calls_tells_of_the_holes_and_the_loss_of_both(
+    config: PretrainConfig, tmp_path: Path, drawn: list[bytes]
+) -> None:
+    config = replace(config, data=str(broken_build(tmp_path, drawn, 2)))
+    whole = pretrain(replace(config, out=tmp_path / "whole"))
+    with pytest.raises(StoppedOnPurposeError):
+        pretrain(config, on_progress=stop_at(5))
+    assert [(s.holes, s.loss) for s in (pretrain(config), pretrain(config))] == [(whole.holes, whole.loss)] * 2
+
+
+def test_a_cache_that_a_local_build_does_not_need_is_said_to_be_unused(config: PretrainConfig, tmp_path: Path) -> None:
+    said: list[str] = []
+    pretrain(replace(config, cache=tmp_path / "cache"), on_progress=lambda progress: said.extend(progress.said))
+    assert said == [f"--cache {tmp_path / 'cache'}: not used, the build is on a local disk already"]
+    assert not (tmp_path / "cache").exists()
+
+
 def test_too_many_holes_stop_the_run(config: PretrainConfig, tmp_path: Path, drawn: list[bytes]) -> None:
     holed = replace(config, data=str(broken_build(tmp_path, drawn, 0, 1, 2, 3, 4)))
     with pytest.raises(FeedError, match="of 13 clips of an epoch could not be read, more than 20%"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import threading
 import time
 from contextlib import ExitStack
@@ -180,8 +181,12 @@ def test_without_a_whole_one_all_stay_and_it_is_an_error(tmp_path: Path) -> None
     save_all(tmp_path, 3, 4)
     for step in (3, 4):
         step_path(tmp_path, step).write_bytes(b"")
-    with pytest.raises(CheckpointError, match="none of its 2 checkpoints is whole"):
+    with pytest.raises(CheckpointError, match="none of its 2 checkpoints is whole") as caught:
         Saves(tmp_path, 2).newest()
+    assert (
+        caught.value.hint
+        == f"put sound copies of them into {tmp_path}, or begin anew: --fresh in a new folder, by another --out"
+    )
     assert names(tmp_path) == ["step-00000003.pt", "step-00000004.pt"]
 
 
@@ -248,6 +253,29 @@ def test_a_full_disk_is_said_at_the_next_call_and_leaves_what_was_there(tmp_path
     saves.save(checkpoint_of(5))
     saves.wait()
     assert names(tmp_path) == ["step-00000002.pt", "step-00000005.pt"]
+
+
+@pytest.mark.parametrize("numbers", [64, 100_000])
+def test_a_full_disk_is_told_in_plain_words_with_what_is_needed_and_free(tmp_path: Path, numbers: int) -> None:
+    saves = Saves(tmp_path, 2)
+    with full_disk(2000):
+        saves.save(checkpoint_of(1, numbers=numbers))
+        with pytest.raises(CheckpointError) as caught:
+            saves.wait()
+    needed = f"{3 * numbers * 4 / 2**20:,.1f}"
+    said = (
+        rf"\.pt: cannot be written: the disk took only a part of it; it takes about {needed} MiB; [\d,.]+ MiB are free$"
+    )
+    assert re.search(said, caught.value.message)
+
+
+def test_a_folder_that_may_not_be_written_to_is_not_called_full(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("a file")
+    saves = Saves(tmp_path, 2)
+    saves.save(checkpoint_of(1))
+    with pytest.raises(CheckpointError, match=r"cannot be written: \w[\w ]+$") as caught:
+        saves.wait()
+    assert "make room" not in caught.value.hint
 
 
 def test_what_a_kill_left_is_removed_by_the_next_run_and_nothing_else(tmp_path: Path) -> None:

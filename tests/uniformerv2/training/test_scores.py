@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ from uniformerv2.data.sampling import eval_indices
 from uniformerv2.scores import (
     ScoredBatch,
     Scoring,
+    ScoringStoppedError,
     clips_of_view,
     ranks_of_class,
     scorable,
@@ -40,6 +42,7 @@ from uniformerv2.scores import (
 from uniformerv2.training.distributed import Ranks
 from uniformerv2.training.feeds import target_labels
 from uniformerv2.training.source import new_model
+from uniformerv2.training.stopping import StopFlag
 
 CPU = torch.device("cpu")
 
@@ -82,6 +85,31 @@ def test_test_views_come_in_the_published_order(model: UniFormerV2, index: Shard
         indices = eval_indices(8, 2, number // 3, 2)
         frames_THWC = decode_frames(index.read_clip(view, 1), indices)
         assert torch.equal(views_VCTHW[number], spatial_views(frames_THWC, 32, 3)[number % 3])
+
+
+def test_an_accelerator_is_sent_frames_and_makes_the_same_scores_of_them(model: UniFormerV2, index: ShardIndex) -> None:
+    view = index.view("k400-val")
+    how = {"clips": 2, "crops": 3}
+    here = clips_of_view(model, index, view, **how)  # type: ignore[arg-type]
+    with torch.device("meta"):
+        there = clips_of_view(UniFormerV2(model.config), index, view, **how)  # type: ignore[arg-type]
+    assert (here.frames_only, there.frames_only) == (False, True)
+    plain, sent = (all_batches(model.eval(), scoring(model, index, view, clips=clips)) for clips in (here, there))
+    assert all(np.array_equal(a.scores_NK, b.scores_NK) for a, b in zip(plain, sent, strict=True))
+
+
+def test_all_ranks_end_at_the_same_turn_when_one_is_told_to_stop(model: UniFormerV2, index: ShardIndex) -> None:
+    view = index.view("k400-val")
+
+    def turns(ranks: Ranks) -> list[int]:
+        stop, found = StopFlag(), list[int]()
+        if ranks.rank == 1:
+            stop.signal = signal.SIGTERM
+        with pytest.raises(ScoringStoppedError):
+            found.extend(map(len, scored_in_turns(model.eval(), scoring(model, index, view, ranks=ranks, stop=stop))))
+        return found
+
+    assert on_threads(2, turns) == [[2], [2]]
 
 
 def test_a_training_run_is_left_as_it_was(model: UniFormerV2, index: ShardIndex) -> None:
@@ -228,6 +256,7 @@ class _OneClip(torch.utils.data.Dataset[tuple[int, torch.Tensor] | Hole]):
     clips: _Local = _Local()
     num_clips: int = 3
     num_crops: int = 1
+    frames_only: bool = False
 
     def __getitem__(self, position: int) -> tuple[int, torch.Tensor]:
         return position, self.views

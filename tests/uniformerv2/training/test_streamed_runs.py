@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from runs import assert_same, saved_in, stop_at
 
-from k710.errors import CheckpointError, StoppedOnPurposeError, UsageError
+from k710.errors import CheckpointError, FeedError, StoppedOnPurposeError, UsageError
 from uniformerv2.finetune import FinetuneConfig, finetune
 from uniformerv2.pretrain import PretrainConfig, pretrain
 from uniformerv2.training.source import read_source
@@ -97,6 +97,21 @@ def test_a_clip_that_cannot_be_read_is_named_in_the_log(config: PretrainConfig, 
     holes = [hole for line in lines for hole in line.get("holes", [])]
     assert {hole["clip"] for hole in holes} == {str(path)}
     assert all(hole["reason"].startswith("sample clip0") for hole in holes)
+
+
+def test_too_many_holes_name_shard_and_sample(config: PretrainConfig, tmp_path: Path) -> None:
+    path = tmp_path / "shards" / "000.tar"
+    data = path.read_bytes()
+    start = data.index(b"mdat")
+    path.write_bytes(data[: start + 4] + bytes(200) + data[start + 204 :])
+    with pytest.raises(FeedError, match=rf"the last, in {path}: sample clip0"):
+        pretrain(replace(config, overrides=(*config.overrides, "data.max_hole_fraction=0")))
+
+
+def test_an_epoch_of_less_than_a_batch_names_the_flag(config: PretrainConfig) -> None:
+    with pytest.raises(UsageError, match="--stream-clips 3 is less than one global batch of 4") as caught:
+        pretrain(replace(config, stream_clips=3))
+    assert "--stream-clips 4 or more" in caught.value.hint
 
 
 def test_fine_tuning_streams_too(config: PretrainConfig, tmp_path: Path) -> None:

@@ -222,6 +222,14 @@ def test_a_torn_shard_or_one_that_is_no_tar_is_named(folder: Path) -> None:
         batches(config(folder / "part-009.tar", clips=8))
 
 
+def test_a_shard_that_was_cut_off_is_said_to_be(folder: Path) -> None:
+    path = folder / "part-000.tar"
+    path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(FeedError, match=r"^\S+part-000.tar: not a sound tar \(it is cut off: [\w ]+\)$") as caught:
+        batches(config(path, clips=8))
+    assert caught.value.hint == "fetch the shard again, or leave it out of --stream"
+
+
 @pytest.mark.timeout(60)
 def test_an_error_in_a_worker_is_as_clear_as_one_here(tmp_path: Path, drawn: list[bytes]) -> None:
     for number in range(2):

@@ -71,7 +71,7 @@ def save_when_asked(ranks: Ranks, show: OnProgress) -> None:
         for step in range(6000):
             show(Progress(stage="train", step=step, total_steps=6000))
             if ranks.sum_(torch.tensor([float(stop.asked)])).item():
-                stop.leave(step, "saved")
+                stop.leave(f"at step {step}, saved")
             time.sleep(0.01)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,10 +17,13 @@ from runs import assert_same, saved_in, stop_at
 from safetensors.torch import load_file
 
 from k710.errors import StoppedOnPurposeError, UsageError
+from uniformerv2 import UniFormerV2, scores
 from uniformerv2.pretrain import PretrainConfig, pretrain
-from uniformerv2.training import engine
+from uniformerv2.training import engine, validation
+from uniformerv2.training.checkpoint import load_checkpoint
 from uniformerv2.training.loss import loss_sum
 from uniformerv2.training.saves import Saves
+from uniformerv2.weights.remap import HEAD_KEYS
 
 SCORED = ("validation.view=k710-val", "optim.ema_decay=0.5")
 
@@ -65,6 +72,77 @@ def test_a_stopped_run_has_the_same_scores_and_average(config: PretrainConfig, t
     assert_same(whole.out, config.out, "model_ema.safetensors")
     ours, theirs = saved_in(config.out), saved_in(whole.out)
     assert (ours.validation, ours.best, ours.scaler) == (theirs.validation, theirs.best, theirs.scaler)
+    assert scores_of(config.out) == scores_of(whole.out)
+
+
+def with_weights_that_are_not_finite(monkeypatch: pytest.MonkeyPatch, *, average_too: bool) -> None:
+    """Spoil the batch statistics while they are scored: training does not look at them."""
+    score_view = validation.score_view
+    calls = itertools.count()
+
+    def spoiled(model: UniFormerV2, *given: Any, **named: Any) -> Any:
+        if next(calls) % 2 and not average_too:
+            return score_view(model, *given, **named)
+        bias = dict(model.named_parameters())[HEAD_KEYS[1]]
+        own = bias.detach().clone()
+        bias.data[0] = torch.nan
+        try:
+            return score_view(model, *given, **named)
+        finally:
+            bias.data.copy_(own)
+
+    monkeypatch.setattr(validation, "score_view", spoiled)
+
+
+def test_weights_whose_scores_are_not_finite_are_never_the_best_and_are_named(
+    config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_weights_that_are_not_finite(monkeypatch, average_too=True)
+    said: list[str] = []
+    summary = pretrain(replace(config, overrides=SCORED), on_progress=lambda progress: said.extend(progress.said))
+    assert said == list(summary.said)
+    assert [text.partition(":")[0] for text in said] == [f"scores after step {step}" for step in (3, 6, 9)]
+    assert "the weights give scores that are not finite for 6 of 6 clips" in said[0]
+    assert [line["not_finite"] for line in scores_of(config.out)] == [6, 6, 6]
+    assert Saves(config.out, 2).best() is None
+    assert not (config.out / "model_best.safetensors").exists()
+
+
+def test_an_average_with_finite_scores_is_the_best_beside_weights_without(
+    config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_weights_that_are_not_finite(monkeypatch, average_too=False)
+    pretrain(replace(config, overrides=SCORED))
+    best = Saves(config.out, 2).best()
+    assert best is not None
+    average = load_checkpoint(best).ema
+    assert torch.equal(load_file(config.out / "model_best.safetensors")["class_embedding"], average["class_embedding"])
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_run_told_to_stop_while_it_scores_ends_at_once_and_scores_when_it_goes_on(
+    config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    config = replace(config, overrides=SCORED)
+    whole = replace(config, out=tmp_path / "whole")
+    pretrain(whole)
+    calls = itertools.count(1)
+    scored = scores._scored
+
+    def told_to_stop(*given: Any) -> Any:
+        # The first batch of an epoch, which has 3 for the weights and 3 for their average.
+        if next(calls) == 6 * (epoch - 1) + 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return scored(*given)
+
+    monkeypatch.setattr(scores, "_scored", told_to_stop)
+    with pytest.raises(StoppedOnPurposeError, match=f"stopped at step {3 * epoch}, saved; its scores will be found"):
+        pretrain(config)
+    assert next(calls) <= 6 * (epoch - 1) + 3
+    assert (saved_in(config.out).state.epoch, saved_in(config.out).validation) == (epoch, None)
+    assert len(scores_of(config.out)) == epoch - 1
+    pretrain(config)
+    assert_same(whole.out, config.out)
     assert scores_of(config.out) == scores_of(whole.out)
 
 

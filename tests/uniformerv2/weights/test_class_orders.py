@@ -191,7 +191,9 @@ def test_a_row_that_is_no_csv_in_an_order_is_named(tmp_path: Path, row: int) -> 
 
 def test_a_name_that_no_class_has_comes_with_the_nearest_ones() -> None:
     names = ("absailing", *LABELS.taxonomy_names("k400")[1:])
-    with pytest.raises(CheckpointError, match="row 0: k400 has no class 'absailing'") as caught:
+    with pytest.raises(
+        CheckpointError, match="row 0 of the checkpoint's class table is 'absailing', and k400 has no"
+    ) as caught:
         ClassTable(taxonomy="k400", names=names).canonical_rows(LABELS)
     assert "'abseiling'" in caught.value.hint
 
