@@ -1,6 +1,7 @@
 # make demo   the main job, on a toy Kinetics            make test      the tests (under 12 minutes on 2 cores)
 # make lint   ruff        make types  mypy               make test-all  the slow ones too
 # make dev    an environment to work in, with pre-commit hooks
+# make pictures BUILD=...   the audit page of a build as PNG files, with its size and times
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +12,7 @@ PYTEST_FLAGS ?=
 # Two processes that each start two OpenMP threads fight over two cores: one thread each is faster.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all lint types dev clean
+.PHONY: demo test test-all lint types dev pictures clean
 
 demo: $(VENV)/.installed
 	$(BIN)/k710 demo demo-out
@@ -31,6 +32,11 @@ types: $(VENV)/.installed-dev
 
 dev: $(VENV)/.installed-dev
 	$(BIN)/pre-commit install
+
+BUILD ?= k710-data
+
+pictures: $(VENV)/.installed-dev
+	$(BIN)/python bench/pages.py $(BUILD) --pictures pictures
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo-out

@@ -34,8 +34,11 @@ HeldOut = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", help="Folder for leaks.parquet, audit.json and audit.md of --train and --eval."),
+    typer.Option(
+        "--out", help="Folder for leaks.parquet, audit.json, audit.md and report/audit.html of --train and --eval."
+    ),
 ]
+Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="File for the audit as a page of HTML.")]
 MinPerClass = Annotated[
     int | None, typer.Option("--min-per-class", min=0, help="Clips under which a class is named; default: 50.")
 ]
@@ -58,6 +61,7 @@ def audit(
     train: Train = None,
     held_out: HeldOut = None,
     out: Out = None,
+    html: Html = None,
     columns: policy.Columns = None,
     on_bad_row: policy.OnBadRow = "stop",
     class_order: policy.ClassOrder = None,
@@ -77,7 +81,7 @@ def audit(
             )
         if build is not None and data is not None:
             raise UsageError("the build is named twice, as OUT and by --data", hint="leave one out")
-        _audit_build(build or data or DEFAULT_DATA, min_per_class, fail_on_leak=fail_on_leak, as_json=as_json)
+        _audit_build(build or data or DEFAULT_DATA, min_per_class, html, fail_on_leak=fail_on_leak, as_json=as_json)
         return
     if build is not None or data is not None:
         raise UsageError(
@@ -89,18 +93,21 @@ def audit(
         held_out or [],
         policy.read_options(columns, on_bad_row, class_order),
         out,
+        html,
         min_per_class,
         fail_on_leak=fail_on_leak,
         as_json=as_json,
     )
 
 
-def _audit_build(folder: Path, minimum: int | None, *, fail_on_leak: bool, as_json: bool) -> None:
+def _audit_build(folder: Path, minimum: int | None, html: Path | None, *, fail_on_leak: bool, as_json: bool) -> None:
     from k710.errors import AnswerIsNo
-    from k710.report.stored import read_audit
+    from k710.report.stored import read_audit, stored_page
 
     stored = read_audit(folder, minimum)
     typer.echo(stored.json_text if as_json else stored.markdown, nl=False)
+    if html is not None:
+        _write_page(html, stored_page(folder, stored))
     if fail_on_leak and stored.leaking:
         listed = "; ".join(f"{r['view']} shares {_videos(r['videos'])} with {r['list']}" for r in stored.leaking)
         raise AnswerIsNo(f"training views leak: {listed}", hint="build with --protect val,test and --leaks drop-train")
@@ -111,6 +118,7 @@ def _audit_lists(
     held_out: Sequence[str],
     options: ReadOptions,
     out: Path | None,
+    html: Path | None,
     minimum: int | None,
     *,
     fail_on_leak: bool,
@@ -122,7 +130,9 @@ def _audit_lists(
     found = audit_lists(train, held_out, options=options, minimum=minimum, out=out)
     typer.echo(found.json_text if as_json else found.markdown, nl=False)
     if out is not None:
-        typer.echo(f"wrote leaks.parquet, audit.json and audit.md -> {out}", err=True)
+        typer.echo(f"wrote leaks.parquet, audit.json, audit.md and report/audit.html -> {out}", err=True)
+    if html is not None:
+        _write_page(html, found.page)
     if fail_on_leak and found.leaking:
         listed = "; ".join(f"{r['train']} shares {_videos(r['videos'])} with {r['held_out']}" for r in found.leaking)
         raise AnswerIsNo(f"training lists leak: {listed}", hint="leaks.parquet, by --out, names every pair of rows")
@@ -131,6 +141,13 @@ def _audit_lists(
             f"whether training lists leak is not known; not checked: {'; '.join(found.unchecked_lists)}",
             hint="YouTube ids are only found among YouTube ids; --columns id=NAME says which column holds the ids",
         )
+
+
+def _write_page(path: Path, page: str) -> None:
+    from k710.report.page import write_page
+
+    write_page(path, page)
+    typer.echo(f"wrote the page -> {path}", err=True)
 
 
 def _videos(count: int) -> str:

@@ -53,6 +53,8 @@ def describe(summary: ForgetSummary) -> str:
         lines.append("drawn by --per-class: `k710 build --replan` may draw other clips in their place")
     if summary.unfinished:
         lines.append("this build is not finished: run `k710 build` with its arguments again, which goes on")
+    if (summary.out / "exports").exists():
+        lines.append("exports/ was written before: run `k710 export` again, and see not_named in its export.json")
     verb = "would forget" if summary.dry_run else "forgot"
     where = f"{summary.out}, {summary.out}/forgotten.json"
     shards = f"in {_count(summary.shards_rewritten, 'shard')} rewritten, {summary.shards_removed:,} removed"

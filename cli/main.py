@@ -18,6 +18,7 @@ from k710.errors import K710Error, StoppedOnPurposeError, UsageError
 
 from . import (
     audit,
+    browse,
     build,
     compare,
     demo,
@@ -48,13 +49,13 @@ _COMMANDS = (
     verify.verify,
     audit.audit,
     diff.diff,
+    browse.browse,
     forget.forget,
     pretrain.pretrain,
     finetune.finetune,
     evaluate.evaluate,
     compare.compare,
     lineage.lineage,
-    export.export,
     demo.demo,
 )
 
@@ -74,6 +75,7 @@ def make_app() -> typer.Typer:
     app.callback()(_root)
     for command in _COMMANDS:
         app.command(name=command.__name__, cls=_CLASSES.get(command.__name__))(command)
+    app.add_typer(export.make_export_app(), name="export")
     app.add_typer(labels.make_labels_app(), name="labels")
     app.add_typer(recipes.make_recipes_app(), name="recipes")
     return app

@@ -18,6 +18,7 @@ from k710.list_stage import ListPlan
 from k710.lists.catalog import Catalog
 from k710.lists.manifest import bad_rows_csv
 from k710.report.markdown import audit_markdown
+from k710.report.page import write_build_page
 from k710.segments import Segment
 from k710.shard_stage import clip_outcomes
 from k710.shards.index import INDEX_FILE, LOCK_FILE
@@ -56,9 +57,10 @@ def write_lock(out: Path, lock: Mapping[str, Any]) -> None:
 
 
 def write_audit(out: Path, audit: Mapping[str, Any]) -> None:
-    """Write the audit, for machines and for people."""
+    """Write the audit, for machines and for people; the plan that it is of lies there."""
     atomic.write_json(out / "audit.json", audit)
     atomic.write_text(out / "audit.md", audit_markdown(audit))
+    write_build_page(out, audit)
 
 
 def outcomes_so_far(out: Path) -> dict[str, dict[str, int]]:

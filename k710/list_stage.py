@@ -33,6 +33,7 @@ from k710.lists.policy import Policy, Selection
 from k710.lists.rows import BAD_ROWS, LIST_ROWS
 from k710.lists.views import BuiltView, ViewSpec, build_views, choose_views
 from k710.report.audit import audit_document
+from k710.report.flow import view_flows
 from k710.shards.index import CLASSES_FILE
 from k710.tables import compute, table_bytes
 from k710.timing import stage
@@ -168,6 +169,7 @@ def plan_lists(
         )
         for figures, view in zip(audit["views"], views, strict=True):
             figures["excluded"] = exclusion_counts(view, lists.bad_rows)
+        audit["flow"] = view_flows(catalog, views, lists.bad_rows)
     progress("planning", 3, 4)
     with stage("tables"):
         tables = {

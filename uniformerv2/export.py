@@ -1,4 +1,4 @@
-"""A trained model as one file for other programs: ``k710 export``."""
+"""A trained model as one file for other programs: ``k710 export model``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ExportSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportConfig:
-    """One ``k710 export``."""
+    """One ``k710 export model``."""
 
     out: Path
     """File to write; its suffix decides the format."""

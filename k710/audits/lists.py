@@ -21,6 +21,7 @@ from k710.lists.leakage import leak_table, row_pairs
 from k710.report.audit import lists_document
 from k710.report.damage import MIN_PER_CLASS
 from k710.report.markdown import audit_markdown
+from k710.report.page import LEAKS_FILE, PAGE_FILE, audit_page
 from k710.shards.index import LOCK_FILE
 from k710.tables import write_table
 
@@ -45,6 +46,11 @@ class ListsAudit:
     def markdown(self) -> str:
         """The document for people."""
         return audit_markdown(self.document)
+
+    @property
+    def page(self) -> str:
+        """The document as a page of HTML."""
+        return audit_page(self.document, self.leaks)
 
     @property
     def leaking(self) -> list[dict[str, Any]]:
@@ -76,7 +82,8 @@ def audit_lists(
         options: how to read lists that do not say it themselves.
         labels: the class table; None for the packaged one.
         minimum: clips under which a class of a training list, without the leaked videos, is named; None for 50.
-        out: folder for ``leaks.parquet``, ``audit.json`` and ``audit.md``; None: nothing is written.
+        out: folder for ``leaks.parquet``, ``audit.json``, ``audit.md`` and ``report/audit.html``; None: nothing is
+            written.
 
     Raises:
         UsageError: no list for one of the sides, nothing where a word points, or ``out`` cannot be written.
@@ -183,6 +190,7 @@ def _input(given: GivenList, name: str) -> dict[str, Any]:
 def _write(out: Path, audit: ListsAudit) -> None:
     with atomic.writable(out):
         out.mkdir(parents=True, exist_ok=True)
-        write_table(out / "leaks.parquet", audit.leaks, schema.LEAKS)
+        write_table(out / LEAKS_FILE, audit.leaks, schema.LEAKS)
         atomic.write_text(out / "audit.json", audit.json_text)
         atomic.write_text(out / "audit.md", audit.markdown)
+        atomic.write_text(out / PAGE_FILE, audit.page)

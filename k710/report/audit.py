@@ -22,8 +22,9 @@ from k710.lists.leakage import (
 from k710.lists.policy import Policy
 from k710.lists.views import BuiltView
 from k710.report.damage import MIN_PER_CLASS, list_damage, thin_classes, view_damage
+from k710.report.flow import list_flows, view_flows
 
-SCHEMA = "k710.audit/2"
+SCHEMA = "k710.audit/3"
 _NEEDS_CLIPS = "clips are not compared with each other, only what lists say of them"
 _NAMED = 8
 _GAVE_WAY = ("same_clip", "other_segment", "label_conflict")
@@ -63,6 +64,7 @@ def audit_document(
         "leaks_policy": policy.leaks,
         "remaining": remaining,
         "views": [_view_figures(catalog, view) for view in views],
+        "flow": view_flows(catalog, views),
         "conflicts": conflicts(catalog, views),
         **_found_in_lists(catalog, pairs, None),
         **_damage([view_damage(catalog, view, labels) for view in training], minimum),
@@ -92,6 +94,7 @@ def lists_document(
         "leaks_policy": "report",
         "remaining": [],
         "views": [],
+        "flow": list_flows(catalog),
         "conflicts": {"rows": 0, "pairs": []},
         **found,
         **_damage([list_damage(catalog, i, labels) for i in training], minimum),
@@ -168,7 +171,10 @@ def _found_in_lists(catalog: Catalog, pairs: RowPairs | None, owners: Sequence[s
     named = ("train", "held_out", "videos", "train_rows")
     return {
         "schema": SCHEMA,
-        "lists": list_figures(catalog),
+        "lists": [
+            {**figures, "held_out": name.is_held_out}
+            for figures, name in zip(list_figures(catalog), catalog.lists, strict=True)
+        ],
         "levels": _levels(catalog),
         "shared_videos": [{"lists": [a, b], "videos": n} for (a, b), n in shared_videos(catalog).items()],
         "pairs": pair_figures(catalog, row_pairs(catalog) if pairs is None else pairs, owners),

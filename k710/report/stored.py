@@ -15,6 +15,7 @@ from k710.errors import FeedError, UsageError
 from k710.report.audit import SCHEMA
 from k710.report.damage import thin_classes
 from k710.report.markdown import audit_markdown
+from k710.report.page import LEAKS_FILE, audit_page
 from k710.shards.index import HELD_OUT_FILE, LOCK_FILE, parsed_lock
 from k710.tables import compute, read_table
 
@@ -33,6 +34,20 @@ class StoredAudit:
     """Overlaps of training views with lists that are protected from them: ``view``, ``list``, ``videos``."""
 
 
+def stored_page(folder: Path, stored: StoredAudit) -> str:
+    """The page of a build's audit as it was read, from the build's own leaks and lock.
+
+    Raises:
+        FeedError: one of them is missing or damaged, or a part of the audit is missing.
+    """
+    leaks = read_table(folder / LEAKS_FILE, schema.LEAKS)
+    lock = parsed_lock(_text(folder / LOCK_FILE).encode(), where=str(folder / LOCK_FILE))
+    try:
+        return audit_page(json.loads(stored.json_text), leaks, lock)
+    except (KeyError, TypeError) as error:
+        raise FeedError(f"{folder}: a part of the audit is missing ({error})", hint=_RESTORE) from error
+
+
 def read_audit(folder: Path, minimum: int | None = None) -> StoredAudit:
     """The audit of the build in ``folder``.
 
@@ -48,13 +63,14 @@ def read_audit(folder: Path, minimum: int | None = None) -> StoredAudit:
             f"{folder}: no build here ({LOCK_FILE} is missing)", hint="`k710 build --out` makes one; or give --data"
         )
     json_text, markdown = (_text(folder / name) for name in ("audit.json", "audit.md"))
-    document = _document(json_text, folder / "audit.json")
+    document = parsed_audit(json_text, folder / "audit.json")
     if minimum is not None:
         json_text, markdown = _with_minimum(document, minimum, folder / "audit.json")
     return StoredAudit(json_text=json_text, markdown=markdown, leaking=_leaking(folder))
 
 
-def _document(text: str, path: Path) -> dict[str, Any]:
+def parsed_audit(text: str, path: Path) -> dict[str, Any]:
+    """The audit document in ``text``; what is none, or of another version, is a ``FeedError``."""
     try:
         document: dict[str, Any] = json.loads(text)
         found = document["schema"]

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from k710 import atomic, schema
+from k710.browse.folder import remove_gallery
 from k710.clips.ledger import Ledger
 from k710.config import load_releases
 from k710.errors import FeedError
@@ -25,6 +26,7 @@ from k710.labels import LabelMap, load_labels, parse_labels
 from k710.lists.manifest import digest
 from k710.processes import GUARD_FILE, only_writer
 from k710.report.markdown import audit_markdown
+from k710.report.page import write_build_page
 from k710.segments import id_hash
 from k710.shard_stage import LEDGER_FILE, clip_outcomes
 from k710.shards.index import CLASSES_FILE, INDEX_FILE
@@ -153,6 +155,7 @@ class _Takedown:
         remove_unfinished(self._out)
         _drop_lines(self._out / LEDGER_FILE, self._is_forgotten)
         self._forget_cache()
+        remove_gallery(self._out)
         return self._summary(plan, after, self._forget_shards(after, index))
 
     def _recorded_plan(self) -> StoredPlan:
@@ -301,6 +304,7 @@ def _write_audit(out: Path, plan: StoredPlan, index: pa.Table | None) -> None:
     page = audit_markdown(audit).encode()
     if not (out / "audit.md").exists() or (out / "audit.md").read_bytes() != page:
         atomic.write_bytes(out / "audit.md", page)
+    write_build_page(out, audit)
 
 
 def _drop_lines(path: Path, is_forgotten: Callable[[str], bool]) -> None:

@@ -16,6 +16,7 @@ from k710.lists.policy import Policy
 from k710.lists.views import ViewSpec
 from k710.report.audit import statement
 from k710.report.damage import thin_classes
+from k710.report.flow import flows_of_tables
 from k710.tables import compute
 
 _GAVE_WAY = ("same_clip", "other_segment", "label_conflict")
@@ -54,6 +55,7 @@ def audit_of_tables(
         ),
         "remaining": remaining,
         "views": [_view_figures(spec.name, members, counts) for spec in specs],
+        "flow": flows_of_tables(audit["flow"], excluded),
         "conflicts": _conflicts(excluded, [spec.name for spec in specs if spec.is_merged]),
         # The page lists both in this order, which JSON does not keep.
         "levels": dict(sorted(audit["levels"].items(), key=lambda item: _LEVELS.index(item[0]))),

@@ -25,6 +25,7 @@ from k710.labels import LabelMap
 from k710.lists.catalog import SPLIT_ORDER
 from k710.lists.manifest import VIEW_SCHEMA, digest
 from k710.lists.views import MERGED, ViewSpec
+from k710.report.stored import parsed_audit
 from k710.segments import id_digests, trie_digests
 from k710.shards.index import HELD_OUT_FILE, LOCK_FILE, parsed_lock
 from k710.shards.plan import assign_leaves, group_name
@@ -102,7 +103,7 @@ def read_plan(out: Path) -> StoredPlan:
     }
     audit_file = out / "audit.json"
     try:
-        audit = json.loads(audit_file.read_bytes())
+        text = audit_file.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise FeedError(f"{audit_file}: cannot be read ({error})", hint="run `k710 build` again") from error
     return StoredPlan(
@@ -111,7 +112,7 @@ def read_plan(out: Path) -> StoredPlan:
         excluded=tables[EXCLUDED_FILE],
         held_out=read_table(out / HELD_OUT_FILE, schema.HELD_OUT),
         held_out_bytes=(out / HELD_OUT_FILE).read_bytes(),
-        audit=audit,
+        audit=parsed_audit(text, audit_file),
         files={name: (out / name).read_bytes() for name in tables},
     )
 

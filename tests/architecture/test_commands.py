@@ -30,6 +30,8 @@ LISTS = {
     "--require-complete",
     "--clips-per-shard",
 }
+LISTED = {"build", "--out", "--view", "--target", "--json"}
+LISTS_OF_FILES = ("mmaction2", "slowfast", "uniformerv2", "videomaev2", "vjepa2")
 FLAGS = {
     "synth": {"out", "--clips", "--classes", "--seed", "--workers"},
     "plan": {*LISTS, "--policies", "--json"},
@@ -59,6 +61,7 @@ FLAGS = {
         "--train",
         "--eval",
         "--out",
+        "--html",
         *READING,
         "--min-per-class",
         "--fail-on-leak",
@@ -125,7 +128,29 @@ FLAGS = {
     },
     "compare": {"a", "b", "--json"},
     "lineage": {"checkpoint", "--against", "--add", "--complete", "--out", "--columns", "--on-bad-row", "--json"},
-    "export": {"--from", "--out", "--force", "--set", "--json"},
+    "browse": {
+        "build",
+        "--view",
+        "--class",
+        "--status",
+        "--key",
+        "--conflicts",
+        "--near-duplicates",
+        "--all",
+        "--out",
+        "--budget",
+        "--per-page",
+        "--frames",
+        "--workers",
+        "--serve",
+        "--port",
+        "--json",
+    },
+    "export model": {"--from", "--out", "--force", "--set", "--json"},
+    **{f"export {name}": LISTED | {"--order", "--extract"} for name in LISTS_OF_FILES},
+    **{f"export {name}": LISTED - {"--target"} for name in ("wids", "energon", "hf")},
+    "export croissant": LISTED | {"--order"},
+    "export csv": LISTED | {"--planned"},
     "demo": {"out", "--workers"},
 }
 

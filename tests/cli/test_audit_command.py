@@ -69,8 +69,32 @@ def test_the_files_are_written_to_out(k710: Run, lists: dict[str, Path], tmp_pat
     code, out, err = k710("audit", "--train", lists["b"], "--eval", lists["d"], "--out", tmp_path / "found")
     assert code == 0
     assert (tmp_path / "found" / "audit.md").read_text() == out
-    assert sorted(p.name for p in (tmp_path / "found").iterdir()) == ["audit.json", "audit.md", "leaks.parquet"]
-    assert err == f"wrote leaks.parquet, audit.json and audit.md -> {tmp_path / 'found'}\n"
+    names = ["audit.json", "audit.md", "leaks.parquet", "report/audit.html"]
+    found = tmp_path / "found"
+    assert sorted(str(p.relative_to(found)) for p in found.rglob("*") if p.is_file()) == names
+    assert err == f"wrote leaks.parquet, audit.json, audit.md and report/audit.html -> {found}\n"
+
+
+def test_the_page_of_lists_goes_to_a_file(k710: Run, lists: dict[str, Path], tmp_path: Path) -> None:
+    words = ("audit", "--train", lists["b"], "--eval", lists["d"])
+    code, out, err = k710(*words, "--out", tmp_path / "found", "--html", tmp_path / "pages" / "leaks.html")
+    assert code == 0
+    assert out == k710(*words)[1]
+    assert err.endswith(f"wrote the page -> {tmp_path / 'pages' / 'leaks.html'}\n")
+    page = (tmp_path / "found" / "report" / "audit.html").read_bytes()
+    assert (tmp_path / "pages" / "leaks.html").read_bytes() == page
+
+
+def test_the_page_of_a_build_goes_to_a_file_and_a_leak_still_fails(k710: Run, built: Path, tmp_path: Path) -> None:
+    assert k710("audit", built, "--html", tmp_path / "audit.html", "--fail-on-leak")[0] == 0
+    assert (tmp_path / "audit.html").read_bytes() == (built / "report" / "audit.html").read_bytes()
+
+
+def test_a_page_that_cannot_be_written_is_a_usage_error(k710: Run, built: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, err = k710("audit", built, "--html", tmp_path / "file" / "audit.html")
+    assert code == 2
+    assert "cannot be written" in err
 
 
 def test_columns_of_lists_in_no_known_form_are_named(k710: Run, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`k710 export` as a user runs it."""
+"""`k710 export model` as a user runs it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_run_becomes_an_onnx_file_and_the_summary_says_how_close_it_is(
 ) -> None:
     onnx = pytest.importorskip("onnx")
     out = tmp_path / "model.onnx"
-    code, said, err = k710("export", "--from", finished, "--out", out)
+    code, said, err = k710("export", "model", "--from", finished, "--out", out)
     assert (code, err) == (0, "")
     assert "clips of 3 x 8 x 32 x 32 to 710 classes, in batches of any size" in said
     assert "largest difference of logits from the model, batches of 1 and 2: " in said
@@ -41,19 +41,19 @@ def test_a_run_becomes_an_onnx_file_and_the_summary_says_how_close_it_is(
 
 def test_a_machine_reads_what_was_written(k710: Run, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "model.pyth"
-    code, said, _ = k710("export", "--from", finished, "--out", out, "--json")
+    code, said, _ = k710("export", "model", "--from", finished, "--out", out, "--json")
     summary = json.loads(said)
     assert code == 0
     assert (summary["out"], summary["size_bytes"]) == (str(out), out.stat().st_size)
     assert summary["largest_difference"] == 0
-    code, _, err = k710("export", "--from", finished, "--out", out)
+    code, _, err = k710("export", "model", "--from", finished, "--out", out)
     assert code == 2
     assert "hint: give another --out, or replace it with --force" in err
 
 
 def test_a_recipe_beside_a_run_that_says_its_model_is_refused(k710: Run, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "model.pyth"
-    code, _, err = k710("export", "--from", finished, "--out", out, "--set", "recipe=k710_b16")
+    code, _, err = k710("export", "model", "--from", finished, "--out", out, "--set", "recipe=k710_b16")
     assert code == 2
     assert "the checkpoint says itself what model it is of" in err
     assert "hint: leave --set recipe=k710_b16 out" in err
@@ -71,18 +71,18 @@ def test_the_summary_says_when_nobody_knows_how_clips_are_made(k710: Run, finish
     lines = [f"{name} = {value}" for name, value in MODEL.items()]
     recipe.write_text("\n".join(["[model]", *lines, "heads = 2", "num_frames = 8", "temporal_downsample = true"]))
     flags = ("--out", tmp_path / "model.pth", "--set", f"recipe={recipe}")
-    code, said, err = k710("export", "--from", tmp_path / "ssv2.pyth", *flags)
+    code, said, err = k710("export", "model", "--from", tmp_path / "ssv2.pyth", *flags)
     assert (code, err) == (0, "")
     assert "how its clips were made (colours, frames, size) is unknown" in said
-    code, said, _ = k710("export", "--from", finished, "--out", tmp_path / "own.pth")
+    code, said, _ = k710("export", "model", "--from", finished, "--out", tmp_path / "own.pth")
     assert "unknown" not in said
 
 
 def test_a_missing_run_ends_with_6_and_an_unknown_suffix_with_2(k710: Run, tmp_path: Path) -> None:
-    code, _, err = k710("export", "--from", tmp_path / "none", "--out", tmp_path / "model.pt2")
+    code, _, err = k710("export", "model", "--from", tmp_path / "none", "--out", tmp_path / "model.pt2")
     assert code == 6
     assert "no such run or checkpoint" in err
-    code, _, err = k710("export", "--out", tmp_path / "model.tflite")
+    code, _, err = k710("export", "model", "--out", tmp_path / "model.tflite")
     assert code == 2
     assert "the suffix says the format" in err
 
@@ -90,7 +90,7 @@ def test_a_missing_run_ends_with_6_and_an_unknown_suffix_with_2(k710: Run, tmp_p
 def test_nothing_is_written_over_the_files_of_a_run(k710: Run, finished: Path) -> None:
     before = {path: path.read_bytes() for path in finished.iterdir()}
     out = finished / "model.safetensors"
-    code, _, err = k710("export", "--from", finished, "--out", out, "--force")
+    code, _, err = k710("export", "model", "--from", finished, "--out", out, "--force")
     assert code == 2
     assert "is a file of the weights or of their run" in err
     assert {path: path.read_bytes() for path in finished.iterdir()} == before

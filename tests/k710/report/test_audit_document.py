@@ -35,7 +35,7 @@ def document(rows: Sequence[Row], *words: str, policy: Policy | None = None, **s
 def test_the_document_is_plain_json_of_the_stated_schema() -> None:
     found = document(LEAKY)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert found["schema"] == "k710.audit/2"
+    assert found["schema"] == "k710.audit/3"
 
 
 def test_the_first_sentence_says_what_was_not_given() -> None:

@@ -25,7 +25,7 @@ LEAKY: list[Row] = [
 def test_a_clean_build_has_no_leaks(tmp_path: Path) -> None:
     stored = read_audit(built(tmp_path, LEAKY))
     assert stored.leaking == []
-    assert json.loads(stored.json_text)["schema"] == "k710.audit/2"
+    assert json.loads(stored.json_text)["schema"] == "k710.audit/3"
     assert stored.markdown.startswith("# Audit\n\nLeak-free against the lists given")
 
 
@@ -56,7 +56,7 @@ def test_another_minimum_counts_the_thin_classes_anew(tmp_path: Path) -> None:
 def test_an_audit_of_an_older_build_is_refused_by_name(tmp_path: Path) -> None:
     out = built(tmp_path, LEAKY)
     (out / "audit.json").write_text(json.dumps({"schema": "k710.audit/1"}))
-    with pytest.raises(FeedError, match=r"schema is k710.audit/1, this version reads k710.audit/2") as caught:
+    with pytest.raises(FeedError, match=r"schema is k710.audit/1, this version reads k710.audit/3") as caught:
         read_audit(out)
     assert "build" in caught.value.hint
 

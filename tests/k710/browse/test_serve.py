@@ -1,0 +1,121 @@
+"""The gallery over HTTP: pages made when they are opened, to this machine alone, and nothing else of the disk."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gallery_cases import PLAIN, SCRIPT, TRAIN, key_of
+
+from k710.browse.folder import claim
+from k710.browse.gallery import BrowseConfig, Gallery
+from k710.browse.sections import Asked
+from k710.browse.serve import GalleryServer, serve
+from k710.errors import UsageError
+
+PAGE = "/views/k710-train/class-0003-page-0001.html"
+
+
+@pytest.fixture
+def server(odd: Path) -> Iterator[GalleryServer]:
+    """The gallery of a build, with nothing made."""
+    claim(odd / "browse")
+    (odd / "browse" / "views").mkdir()
+    (odd / "browse" / "sheets" / "ab").mkdir(parents=True)
+    with GalleryServer(Gallery(BrowseConfig(build=str(odd), workers=1)), 0) as started:
+        thread = threading.Thread(target=started.serve_forever, args=(0.01,))
+        thread.start()
+        yield started
+        started.shutdown()
+        thread.join()
+
+
+def get(
+    server: GalleryServer, path: str, *, method: str = "GET", host: str | None = None
+) -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    try:
+        connection.putrequest(method, path, skip_host=True)
+        connection.putheader("Host", host or f"127.0.0.1:{server.server_port}")
+        connection.endheaders()
+        answer = connection.getresponse()
+        return answer.status, dict(answer.getheaders()), answer.read()
+    finally:
+        connection.close()
+
+
+def test_a_page_and_its_pictures_are_made_when_it_is_opened(server: GalleryServer, odd: Path) -> None:
+    assert list((odd / "browse" / "sheets").rglob("*.jpg")) == []
+    status, headers, body = get(server, PAGE)
+    assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert key_of(TRAIN).encode() in body
+    assert SCRIPT.encode() not in body
+    pictures = re.findall(r'src="(?:\.\./)*(sheets/[^"]+)"', body.decode())
+    assert pictures
+    for picture in pictures:
+        status, headers, data = get(server, f"/{picture}")
+        assert (status, headers["Content-Type"], data[:3]) == (200, "image/jpeg", b"\xff\xd8\xff")
+
+
+def test_every_page_can_be_followed_from_the_index(server: GalleryServer) -> None:
+    body = get(server, "/")[2].decode()
+    assert "not made" not in body
+    links = {link for link in re.findall(r'href="([a-z][^":]+)"', body) if "page-" in link}
+    assert len(links) > 10
+    assert {get(server, f"/{link}", method="HEAD")[0] for link in links} == {200}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../k710.lock.json",
+        "/..%2fk710.lock.json",
+        "/%2e%2e/k710.lock.json",
+        "/views/../../k710.lock.json",
+        "//etc/passwd",
+        "/sheets/../../k710.lock.json",
+        "/sheets/ab/../../../shards.parquet",
+        "/gallery.json",
+        "/.browse-guard",
+        "/views/k710-train/class-0003-page-9999.html",
+        "/views/k710-train/class-0003-page-0001.html%00",
+        f"/views/k710-train/{PLAIN}",
+        "/views/",
+    ],
+)
+def test_nothing_else_of_the_disk_is_answered(server: GalleryServer, path: str) -> None:
+    assert get(server, path)[0] == 404
+
+
+def test_a_page_of_another_site_that_points_here_is_not_answered(server: GalleryServer) -> None:
+    assert get(server, "/index.html", host="evil.example")[0] == 421
+    assert get(server, "/index.html", host=f"localhost:{server.server_port}")[0] == 200
+
+
+def test_only_this_machine_can_reach_it(server: GalleryServer) -> None:
+    assert server.server_address[0] == "127.0.0.1"
+    assert get(server, "/index.html", method="POST")[0] == 501
+
+
+def test_a_build_that_breaks_meanwhile_is_an_answer_and_no_crash(server: GalleryServer, odd: Path) -> None:
+    (odd / "manifest.parquet").unlink()
+    for shard in odd.rglob("*.tar"):
+        shard.unlink()
+    assert b"no such file" in get(server, PAGE)[2]
+    assert get(server, "/index.html")[0] == 200
+
+
+def test_a_port_that_is_taken_is_named(server: GalleryServer, odd: Path) -> None:
+    with pytest.raises(UsageError, match=f"port {server.server_port}: cannot be had"):
+        GalleryServer(Gallery(BrowseConfig(build=str(odd))), server.server_port)
+
+
+def test_what_is_asked_for_has_no_place_in_serving(odd: Path) -> None:
+    config = BrowseConfig(build=str(odd), asked=Asked(everything=True))
+    with pytest.raises(UsageError, match="--serve makes every page"):
+        serve(config, port=0, say=print)
+    assert not (odd / "browse").exists()
