@@ -25,6 +25,7 @@ from . import (
     diff,
     evaluate,
     export,
+    fetch,
     finetune,
     forget,
     labels,
@@ -76,6 +77,7 @@ def make_app() -> typer.Typer:
     for command in _COMMANDS:
         app.command(name=command.__name__, cls=_CLASSES.get(command.__name__))(command)
     app.add_typer(export.make_export_app(), name="export")
+    app.add_typer(fetch.make_fetch_app(), name="fetch")
     app.add_typer(labels.make_labels_app(), name="labels")
     app.add_typer(recipes.make_recipes_app(), name="recipes")
     return app

@@ -29,6 +29,23 @@ def manifests_folder() -> Path:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class PublishedFile:
+    """One file of a release that somebody offers for download."""
+
+    publisher: typing.Literal["cvdf", "deepmind"]
+    """Who offers it."""
+    what: typing.Literal["annotations", "path_list", "replacement"]
+    """A list of rows or an archive of such lists; a text of one archive's URL a line; an archive of whole videos for
+    broken ones of a split."""
+    url: str
+    """Where it is."""
+    split: str = ""
+    """The split that it is of; empty: all of them."""
+    sha256: str = ""
+    """Checksum of its bytes, where the publisher states one."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Release:
     """One published list set, as a block of ``manifests/releases.toml`` describes it."""
 
@@ -50,6 +67,8 @@ class Release:
     """Names of archives of its lists that are no folder's, lower case, without ``.tar.gz``."""
     pattern: str = "{id}_{start:06d}_{end:06d}"
     """File name of a clip without its ending; the part after ``{id}`` may be missing."""
+    published: tuple[PublishedFile, ...] = ()
+    """Files of it that are offered for download, in order of preference."""
 
     @property
     def held_out_splits(self) -> tuple[str, ...]:

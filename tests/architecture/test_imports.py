@@ -26,6 +26,10 @@ FLOORS = {
     "k710.report": 2,
     "k710.pages": 2,
     "k710.exports": 2,
+    "k710.fetch": 2,
+    "k710.fetch.annotations": 3,
+    "k710.fetch.batch": 3,
+    "k710.fetch.videos": 3,
     "k710.browse": 3,
     "k710.synth": 3,
     "k710.audits": 3,
@@ -70,7 +74,7 @@ ARRAYS = {"numpy", "pyarrow"}
 ALLOWED_THIRD_PARTY = {
     0: {"numpy"},
     1: ARRAYS | {"torch", "safetensors"},
-    2: ARRAYS | {"av", "ffmpeg", "imageio_ffmpeg", "fsspec", "jinja2", "plotly"},
+    2: ARRAYS | {"av", "ffmpeg", "imageio_ffmpeg", "fsspec", "jinja2", "plotly", "requests", "urllib3"},
 }
 """On floors 0 to 2; floor 3 wires everything up. numpy on floor 0 is for integer arithmetic in sampling and order."""
 OPEN_TO_TRAINING = {

@@ -1,0 +1,1 @@
+"""Lists and videos from the network, whole or not at all; and archives read so that they can do no harm."""
