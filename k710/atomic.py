@@ -55,6 +55,21 @@ def writable(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def require_replaceable(path: Path, flag: str, *, begins: bytes, what: str) -> None:
+    """Refuse a ``path`` of a user's ``flag`` that is a folder, or a file that does not begin as ``what`` does.
+
+    Raises:
+        UsageError: it is: whoever mistypes a name must not lose a file for it.
+    """
+    if path.is_dir():
+        raise UsageError(f"{flag} {path}: a folder", hint="give the name of a file")
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), path.open("rb") as file:
+        if (start := file.read(len(begins))) and start != begins:
+            raise UsageError(
+                f"{flag} {path}: exists and is not {what}", hint=f"give another {flag}, or remove the file"
+            )
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its name, durably, when the block ends well.

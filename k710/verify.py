@@ -99,6 +99,9 @@ def verify(config: VerifyConfig, progress: Progress | None = None) -> VerifySumm
     """
     if config.out is not None and (not config.out.parent.is_dir() or config.out.is_dir()):
         raise UsageError(f"{config.out}: cannot be written", hint="--out takes a file in a folder that is there")
+    if config.out is not None:
+        begins = ",".join(_COLUMNS).encode()
+        atomic.require_replaceable(config.out, "--out", begins=begins, what="a report of k710 verify")
     target = _target(config.path)
     begin = time.monotonic()
     found = _check_all(target, config, progress or _silent)

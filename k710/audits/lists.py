@@ -190,6 +190,8 @@ def _input(given: GivenList, name: str) -> dict[str, Any]:
 def _write(out: Path, audit: ListsAudit) -> None:
     with atomic.writable(out):
         out.mkdir(parents=True, exist_ok=True)
+        # No page of another time beside what follows, should the disk be full.
+        (out / PAGE_FILE).unlink(missing_ok=True)
         write_table(out / LEAKS_FILE, audit.leaks, schema.LEAKS)
         atomic.write_text(out / "audit.json", audit.json_text)
         atomic.write_text(out / "audit.md", audit.markdown)

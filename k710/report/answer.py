@@ -64,6 +64,8 @@ def training_views(audit: Mapping[str, Any]) -> list[str]:
 
 
 def _headline(state: State, audit: Mapping[str, Any]) -> str:
+    if audit["views"] and not audit["damage"]:
+        return "Nothing to check"
     if state == "unknown" and audit["views"]:
         return "Not protected against leaks"
     return _HEADLINES[state] + (" as far as checked" if state == "yes" and audit["not_checked"] else "")
@@ -72,6 +74,8 @@ def _headline(state: State, audit: Mapping[str, Any]) -> str:
 def _state(audit: Mapping[str, Any]) -> State:
     if not audit["views"]:
         return "unknown" if audit.get("unchecked_lists") else "no" if audit["leaks"] else "yes"
+    if not audit["damage"]:  # no training view
+        return "unknown"
     if any(entry["protected"] for entry in audit["remaining"]):
         return "no"
     return "yes" if audit["protect"] else "unknown"
@@ -80,6 +84,13 @@ def _state(audit: Mapping[str, Any]) -> State:
 def _of_build(audit: Mapping[str, Any]) -> list[Figure]:
     main = next(iter(training_views(audit)), audit["views"][0]["view"])
     view = next(entry for entry in audit["views"] if entry["view"] == main)
+    if not audit["damage"]:
+        rows = sum(entry["clips"] for entry in audit["views"])
+        return [
+            Figure(value=0, label="training views"),
+            Figure(value=len(audit["views"]), label="views that nothing is trained on"),
+            Figure(value=rows, label="clips in them, some in several"),
+        ]
     left = sum(entry["videos"] for entry in audit["remaining"] if entry["view"] == main and entry["protected"])
     removed = view["excluded"].get("held_out", 0)
     classes = f"{view['classes']:,} class{'' if view['classes'] == 1 else 'es'}"

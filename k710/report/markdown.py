@@ -244,4 +244,4 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 def _cell(text: str) -> str:
     """``text`` as it can stand in a table: names of people's files may hold anything."""
-    return " ".join(text.replace("|", "\\|").split())
+    return " ".join(text.replace("|", "\\|").replace("<", "\\<").split())

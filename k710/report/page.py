@@ -21,6 +21,8 @@ from k710.report.words import KEPT, REASON_WORDS, counted
 from k710.shards.index import LOCK_FILE
 from k710.tables import read_table
 
+PAGE_BEGINS = b'<!doctype html>\n<html lang="en">\n<head>\n<meta name="generator" content="k710">'
+"""First bytes of every page."""
 PAGE_FILE = Path("report", "audit.html")
 """Where a build and ``k710 audit --out`` have the page, under their folder."""
 LEAKS_FILE = "leaks.parquet"
@@ -71,7 +73,8 @@ def write_build_page(out: Path, audit: Mapping[str, Any]) -> None:
 
 
 def write_page(path: Path, page: str) -> None:
-    """Replace ``path`` with a page; one that cannot be written is a ``UsageError``."""
+    """Replace the page at ``path``, of ``--html``; another file, or one that cannot be written, is a ``UsageError``."""
+    atomic.require_replaceable(path, "--html", begins=PAGE_BEGINS, what="a page of k710")
     with atomic.writable(path.parent):
         atomic.write_text(path, page)
 

@@ -30,6 +30,8 @@ class StoredAudit:
     """``audit.json``."""
     markdown: str
     """``audit.md``."""
+    trains: bool
+    """Whether there is a training view, whose leaks could be counted."""
     leaking: list[dict[str, Any]]
     """Overlaps of training views with lists that are protected from them: ``view``, ``list``, ``videos``."""
 
@@ -66,7 +68,8 @@ def read_audit(folder: Path, minimum: int | None = None) -> StoredAudit:
     document = parsed_audit(json_text, folder / "audit.json")
     if minimum is not None:
         json_text, markdown = _with_minimum(document, minimum, folder / "audit.json")
-    return StoredAudit(json_text=json_text, markdown=markdown, leaking=_leaking(folder))
+    trains = any(entry["view"].endswith("-train") for entry in document.get("views", ()))
+    return StoredAudit(json_text=json_text, markdown=markdown, trains=trains, leaking=_leaking(folder))
 
 
 def parsed_audit(text: str, path: Path) -> dict[str, Any]:

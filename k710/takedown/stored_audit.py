@@ -51,7 +51,11 @@ def audit_of_tables(
     return {
         **audit,
         "statement": statement(
-            policy, audit["not_checked"], [r for r in remaining if r["protected"]], audit["bad_rows"]
+            policy,
+            audit["not_checked"],
+            [r for r in remaining if r["protected"]],
+            audit["bad_rows"],
+            trains=any(spec.split == "train" for spec in specs),
         ),
         "remaining": remaining,
         "views": [_view_figures(spec.name, members, counts) for spec in specs],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -424,6 +425,21 @@ def test_what_is_compared_is_never_replaced(lists: Any, built: Build) -> None:
     for path in (listed, built(folder, "one") / "manifest.parquet"):
         with pytest.raises(UsageError, match="would replace"):
             check_out(path, [str(listed)])
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.parquet"])
+def test_differences_replace_differences_and_nothing_else(lists: Any, built: Build, tmp_path: Path, name: str) -> None:
+    folder = lists(k400_train=TRAIN, k400_val=VAL)
+    one = built(folder, "one")
+    rows = between(f"{one}:k400-train", folder / "k400" / "train.csv").rows()
+    source = folder / "k400" / "val.csv" if name.endswith("csv") else one / "manifest.parquet"
+    path = Path(shutil.copy(source, tmp_path / name))
+    with pytest.raises(UsageError, match="exists and is not a table of differences"):
+        write_differences(path, rows)
+    assert path.read_bytes() == source.read_bytes()
+    path.unlink()
+    write_differences(path, rows)
+    write_differences(path, rows)
 
 
 def test_the_document_is_json_with_examples(lists: Any, built: Build) -> None:

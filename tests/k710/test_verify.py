@@ -269,6 +269,15 @@ def test_what_cannot_be_read_at_all_is_an_error(tmp_path: Path, whole: Path) -> 
         look(whole, out=tmp_path / "no" / "list.csv")
 
 
+def test_a_report_replaces_a_report_and_nothing_else(data: Path, tmp_path: Path) -> None:
+    before = (data / "manifest.parquet").read_bytes()
+    with pytest.raises(UsageError, match=r"--out .*manifest\.parquet: exists and is not a report"):
+        look(data, out=data / "manifest.parquet")
+    assert (data / "manifest.parquet").read_bytes() == before
+    look(data, out=tmp_path / "report.csv")
+    look(data, out=tmp_path / "report.csv")
+
+
 def test_workers_do_not_change_what_is_found(data: Path) -> None:
     overwrite(data, KEY, "mp4", b"\x5a", at=2000)
     one, two = (verify(VerifyConfig(path=data, workers=n)) for n in (1, 2))

@@ -13,6 +13,7 @@ from audit_cases import A, B, C, D, Row, catalog, views
 from k710.labels import load_labels
 from k710.lists.leakage import row_pairs
 from k710.lists.policy import Policy
+from k710.report.answer import answer_of
 from k710.report.audit import audit_document, lists_document
 from k710.report.markdown import audit_markdown
 
@@ -51,6 +52,22 @@ def test_leaks_that_are_only_reported_make_the_statement_a_no() -> None:
         ("k710-train", "k400:val", 1),
         ("k710-train", "k600:test", 1),
     ]
+
+
+def test_without_a_training_view_nothing_is_called_leak_free() -> None:
+    found = document(LEAKY, "k400-val")
+    assert found["statement"].startswith("no training view was built, so nothing was checked for leaks; not checked")
+    answer = answer_of(found)
+    assert (answer.state, answer.headline) == ("unknown", "Nothing to check")
+    assert [figure.value for figure in answer.figures] == [0, 1, 1]
+
+
+def test_markup_in_names_is_no_markup_in_markdown() -> None:
+    found = document(LEAKY)
+    found["conflicts"] = {"rows": 1, "pairs": [{"label": "<script>alert(1)</script>", "winner": "yoga", "rows": 1}]}
+    text = audit_markdown(found)
+    assert "\\<script>alert(1)\\</script>" in text
+    assert text.count("<script") == text.count("\\<script")
 
 
 def test_protecting_nothing_is_said() -> None:

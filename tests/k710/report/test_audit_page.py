@@ -18,6 +18,7 @@ from k710.audits.lists import ListsAudit, audit_lists
 from k710.errors import FeedError, UsageError
 from k710.lists.leakage import leak_table
 from k710.lists.policy import Policy
+from k710.pages.render import render
 from k710.report.answer import answer_of
 from k710.report.audit import audit_document
 from k710.report.figures import MAX_LISTS, balance_figure, flow_figure, label, leak_figure
@@ -235,11 +236,22 @@ def test_a_takedown_in_a_build_of_an_older_version_says_what_to_do(tmp_path: Pat
     assert (out / "forgotten.json").exists()
 
 
+def test_a_page_replaces_a_page_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "val.csv"
+    path.write_text("label,youtube_id\n")
+    with pytest.raises(UsageError, match=r"--html .*val\.csv: exists and is not a page"):
+        write_page(path, render("base.html", title="audit"))
+    assert path.read_text() == "label,youtube_id\n"
+    write_page(tmp_path / "audit.html", render("base.html", title="one"))
+    write_page(tmp_path / "audit.html", render("base.html", title="another"))
+    assert "another" in (tmp_path / "audit.html").read_text()
+
+
 def test_a_page_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):
         write_page(tmp_path / "file" / "audit.html", "")
-    with pytest.raises(UsageError, match="cannot be written"):
+    with pytest.raises(UsageError, match="a folder"):
         write_page(tmp_path, "")
 
 
