@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +15,7 @@ from . import policy
 from .options import DEFAULT_DATA, AsJson
 
 if TYPE_CHECKING:
+    from k710.fingerprints.content import ContentAudit
     from k710.lists.dialects.options import ReadOptions
 
 _SEVERAL = ("--train", "--eval")
@@ -43,7 +46,26 @@ MinPerClass = Annotated[
     int | None, typer.Option("--min-per-class", min=0, help="Clips under which a class is named; default: 50.")
 ]
 FailOnLeak = Annotated[
-    bool, typer.Option("--fail-on-leak", help="Exit with 1 when videos that are trained on stand in a held-out list.")
+    bool,
+    typer.Option(
+        "--fail-on-leak",
+        help="Exit with 1 when videos that are trained on stand in a held-out list, or look like its clips.",
+    ),
+]
+
+
+class Level(StrEnum):
+    """What of a build is compared."""
+
+    LISTS = "lists"
+    CONTENT = "content"
+
+
+HowFar = Annotated[
+    Level, typer.Option("--level", help="Compare what lists say, or also what the clips of a build show.")
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Decoding processes of --level content; default: one per core.")
 ]
 
 
@@ -66,6 +88,8 @@ def audit(
     on_bad_row: policy.OnBadRow = "stop",
     class_order: policy.ClassOrder = None,
     min_per_class: MinPerClass = None,
+    level: HowFar = Level.LISTS,
+    workers: Workers = None,
     fail_on_leak: FailOnLeak = False,
     as_json: AsJson = False,
 ) -> None:
@@ -81,8 +105,12 @@ def audit(
             )
         if build is not None and data is not None:
             raise UsageError("the build is named twice, as OUT and by --data", hint="leave one out")
-        _audit_build(build or data or DEFAULT_DATA, min_per_class, html, fail_on_leak=fail_on_leak, as_json=as_json)
+        folder = build or data or DEFAULT_DATA
+        content = _compare_clips(folder, workers) if level is Level.CONTENT else None
+        _audit_build(folder, min_per_class, html, content, fail_on_leak=fail_on_leak, as_json=as_json)
         return
+    if level is Level.CONTENT:
+        raise UsageError("--level content is for a build, whose clips are there", hint="k710 audit OUT --level content")
     if build is not None or data is not None:
         raise UsageError(
             "a build is audited by itself, or given to --train or --eval",
@@ -100,17 +128,59 @@ def audit(
     )
 
 
-def _audit_build(folder: Path, minimum: int | None, html: Path | None, *, fail_on_leak: bool, as_json: bool) -> None:
+def _compare_clips(folder: Path, workers: int | None) -> ContentAudit:
+    from k710.fingerprints.content import DOCUMENT_FILE, TABLE_FILE, ContentConfig, audit_content
+
+    from .progress import Stages
+
+    with Stages() as stages:
+        found = audit_content(ContentConfig(folder=folder, workers=workers or os.cpu_count() or 1), stages)
+    typer.echo(f"wrote {TABLE_FILE} and {DOCUMENT_FILE} -> {folder}", err=True)
+    return found
+
+
+def _audit_build(
+    folder: Path,
+    minimum: int | None,
+    html: Path | None,
+    content: ContentAudit | None,
+    *,
+    fail_on_leak: bool,
+    as_json: bool,
+) -> None:
     from k710.errors import AnswerIsNo
+    from k710.fingerprints.content import read_content_audit, with_content
     from k710.report.stored import read_audit, stored_page
 
     stored = read_audit(folder, minimum)
-    typer.echo(stored.json_text if as_json else stored.markdown, nl=False)
+    content = content or read_content_audit(folder)
+    told = stored if content is None else with_content(stored, content)
+    typer.echo(told.json_text if as_json else told.markdown, nl=False)
     if html is not None:
         _write_page(html, stored_page(folder, stored))
+    if fail_on_leak and not stored.trains:
+        raise AnswerIsNo(
+            "whether training views leak is not known: this build has none", hint="see `k710 build --views`"
+        )
     if fail_on_leak and stored.leaking:
         listed = "; ".join(f"{r['view']} shares {_videos(r['videos'])} with {r['list']}" for r in stored.leaking)
         raise AnswerIsNo(f"training views leak: {listed}", hint="build with --protect val,test and --leaks drop-train")
+    if fail_on_leak and content is not None:
+        _refuse_near_duplicates(content)
+
+
+def _refuse_near_duplicates(content: ContentAudit) -> None:
+    from k710.errors import AnswerIsNo
+    from k710.fingerprints.content import TABLE_FILE
+
+    if content.leaking:
+        listed = "; ".join(f"{' and '.join(r['views'])} in {r['pairs']:,} pairs" for r in content.leaking)
+        raise AnswerIsNo(f"training views look like held-out ones: {listed}", hint=f"{TABLE_FILE} names every pair")
+    if content.num_unread:
+        raise AnswerIsNo(
+            f"whether training views look like held-out ones is not known: {content.num_unread:,} clips were not read",
+            hint="`k710 verify` names what is wrong with them; then the same again",
+        )
 
 
 def _audit_lists(

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet
 
 from k710 import atomic, schema
 from k710.audits.class_tables import cautions, counted_rows, lock_line, moved_classes, own_table
@@ -30,7 +29,7 @@ from k710.lists.compare import (
 from k710.lists.dialects.foreign import read_foreign
 from k710.lists.manifest import lock_differences
 from k710.shards.index import CLASSES_FILE, INDEX_FILE, LOCK_FILE, parsed_lock
-from k710.tables import compute, picked, read_table, write_table
+from k710.tables import compute, picked, read_table, require_replaceable_table, write_table
 
 SUFFIXES = (".csv", ".parquet")
 """What a file of differences can be."""
@@ -192,11 +191,7 @@ def check_out(path: Path, sides: Sequence[str] = ()) -> None:
         raise UsageError(f"--out {path}: not a name of a table", hint=f"end it in {' or '.join(SUFFIXES)}")
     if any(path.absolute() == Path(side).absolute() for side in sides) or (path.parent / LOCK_FILE).is_file():
         raise UsageError(f"--out {path}: would replace what is compared", hint="give another file")
-    names = (f'"{name}"' for name in DIFFERENCES.names)
-    begins = b"PAR1" if path.suffix.lower() == ".parquet" else ",".join(names).encode()
-    atomic.require_replaceable(path, "--out", begins=begins, what="a table of differences")
-    if path.suffix.lower() == ".parquet" and path.exists() and pyarrow.parquet.read_schema(path) != DIFFERENCES:
-        raise UsageError(f"--out {path}: exists and is not a table of differences", hint="give another file")
+    require_replaceable_table(path, "--out", DIFFERENCES, what="a table of differences")
 
 
 def write_differences(path: Path, rows: pa.Table) -> None:

@@ -74,6 +74,14 @@ class Store:
                 return Path(self.root, path).exists()
             return bool(self._ask(lambda files: files.exists(self.url(path))))
 
+    def size_bytes(self, path: str) -> int | None:
+        """Bytes of the file at ``path``, which is not read; None: the object store does not say."""
+        with self._reading(path, "run `k710 build` again to restore it"):
+            if self.is_local:
+                return Path(self.root, path).stat().st_size
+            size = self._ask(lambda files: files.info(self.url(path))).get("size")
+            return None if size is None else int(size)
+
     def glob(self, pattern: str) -> list[str]:
         """Paths that ``pattern`` fits, in order; ``*`` stays within a name."""
         with self._reading(pattern, ""):

@@ -12,7 +12,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from k710 import atomic
-from k710.errors import FeedError
+from k710.errors import FeedError, UsageError
 
 NAME_KEY = b"k710.schema"
 VERSION_KEY = b"k710.schema_version"
@@ -60,6 +60,22 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
             f"{path}: cannot be read ({error.strerror or error})", hint="check the path and the rights to it"
         ) from error
     return table_from_bytes(data, schema, columns, where=str(path))
+
+
+def require_replaceable_table(path: Path, flag: str, schema: pa.Schema, *, what: str) -> None:
+    """Refuse a ``path`` of a user's ``flag`` where there is something else than a table of ``schema``, parquet or CSV.
+
+    Raises:
+        UsageError: there is.
+    """
+    is_parquet = path.suffix.lower() == ".parquet"
+    begins = b"PAR1" if is_parquet else ",".join(f'"{name}"' for name in schema.names).encode()
+    atomic.require_replaceable(path, flag, begins=begins, what=what)
+    if is_parquet and path.exists():
+        try:
+            read_table(path, schema, [])
+        except FeedError as error:
+            raise UsageError(f"{flag} {path}: exists and is not {what}", hint=f"give another {flag}") from error
 
 
 def table_from_bytes(data: bytes, schema: pa.Schema, columns: list[str] | None = None, *, where: str) -> pa.Table:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import re
 from collections.abc import Sequence
@@ -14,9 +16,11 @@ import pyarrow as pa
 
 from k710 import schema
 from k710.audits.named_clips import Facts, holds_lists, named_clips, printable, read_samples
+from k710.class_names.orders import all_orders
 from k710.clips.sources.local import SUFFIXES
 from k710.config import load_releases
 from k710.errors import FeedError, InputError, UsageError
+from k710.exports.folder import EXPORT_FILE, order_beside
 from k710.labels import LabelMap
 from k710.lists.dialects.foreign import ForeignList, read_foreign
 from k710.lists.dialects.names import ListName, list_name
@@ -123,7 +127,7 @@ def _existing(word: str) -> tuple[Path, str | None]:
 def _file_lists(
     word: str, path: Path, options: ReadOptions, labels: LabelMap, *, for_training: bool, by_split: bool = False
 ) -> Given:
-    found = read_foreign(path, labels, options)
+    found, order = _read_file(path, options, labels)
     several = len(found) > 1
     picks = several and (by_split or found[0].member is not None)
     # A file is what the user says it is: rows that were test rows elsewhere may be trained on here.
@@ -136,8 +140,34 @@ def _file_lists(
         groups.setdefault((one.member, _split(one.split, for_training)), []).append(one)
     return Given(
         lists=[_as_given(word, path, group, labels, for_training=for_training) for group in groups.values()],
-        notes=_overruled(path, wanted, for_training) if several and not picks else [],
+        notes=[
+            *(_overruled(path, wanted, for_training) if several and not picks else []),
+            *(_exported(path, order) if order is not None and found[0].taxonomy is not None else []),
+        ],
     )
+
+
+def _read_file(path: Path, options: ReadOptions, labels: LabelMap) -> tuple[list[ForeignList], str | None]:
+    """The lists in a file, and the order of their numbers where only the file's export named it."""
+    order = None if options.class_order is not None else _order_of(path, labels)
+    if order is not None:
+        # Class folders that contradict the numbers are an error only where the user named the order.
+        with contextlib.suppress(InputError):
+            return read_foreign(path, labels, dataclasses.replace(options, class_order=order)), order
+    return read_foreign(path, labels, options), None
+
+
+def _order_of(path: Path, labels: LabelMap) -> str | None:
+    """The order of the numbers in a list that `k710 export` wrote; None: not known, or one of another class table."""
+    order, class_table = order_beside(path) or ("", "")
+    known = class_table == labels.digest and order in {o.name for o in all_orders(labels)}
+    return order if known else None
+
+
+def _exported(path: Path, order: str) -> list[str]:
+    """How the numbers of a list were taken that its export explains."""
+    place = printable("/".join(path.absolute().parts[-2:]))
+    return [f"{place}: class numbers were read in the order {order}, which {EXPORT_FILE} of its export names"]
 
 
 def _overruled(path: Path, found: Sequence[ForeignList], for_training: bool) -> list[str]:

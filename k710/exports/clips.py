@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from k710 import schema
-from k710.class_names.orders import ClassOrder, class_order
+from k710.class_names.orders import ClassOrder, all_orders, class_order
 from k710.errors import FeedError, UsageError
 from k710.exports.job import Unlabelled
-from k710.labels import LabelMap, load_labels, parse_labels
+from k710.labels import CANONICAL, MERGED, LabelMap, load_labels, parse_labels
 from k710.shards.index import CLASSES_FILE, INDEX_FILE, LOCK_FILE, parsed_lock
 from k710.store import Store
 from k710.tables import compute, table_from_bytes
@@ -227,17 +227,29 @@ def require_views(build: Build, names: Sequence[str]) -> None:
             raise UsageError(f"--view {name}: given twice", hint="give each once")
 
 
-def named_order(name: str, labels: LabelMap) -> ClassOrder:
-    """The order ``name`` of the build's class table; a user's table lacks most published ones."""
+def named_order(name: str, labels: LabelMap, taxonomy: str) -> ClassOrder:
+    """The order ``name`` of the build's class table, of whose classes those of ``taxonomy`` are to be numbered.
+
+    Raises:
+        UsageError: the table has no such order; a user's table lacks most published ones.
+    """
     try:
         return class_order(name, labels)
     except UsageError as error:
         if labels.is_packaged:
             raise
+        known = (CANONICAL, *(order.name for order in all_orders(labels)))
         raise UsageError(
             f"the class table of this build has no order {name!r}",
-            hint=f"name one with --order; {error.hint}",
+            hint=f"{_own_order(labels, taxonomy)}; known: {', '.join(dict.fromkeys(known))}",
         ) from error
+
+
+def _own_order(labels: LabelMap, taxonomy: str) -> str:
+    """What to write for the numbers that the table itself gives the classes of ``taxonomy``."""
+    names = labels.taxonomy_names(taxonomy)
+    alphabetical = " (alphabetical)" if names == sorted(names) else ""
+    return f"--order {CANONICAL if taxonomy == MERGED else taxonomy} takes the table's own numbers{alphabetical}"
 
 
 def _members(table: pa.Table, name: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -16,6 +16,7 @@ from k710.exports.formats import FORMATS
 from k710.exports.job import ExportJob, Files, Format, Progress, Written
 from k710.exports.summary import ExportSummary, ViewSummary, readme, reasons
 from k710.labels import CANONICAL, MERGED, TAXONOMIES
+from k710.outside import require_outside_builds
 
 EXPORTS_FOLDER = "exports"
 README_FILE = "README.md"
@@ -90,6 +91,7 @@ def export(config: ExportConfig, progress: Progress | None = None) -> ExportSumm
             "views": to_mapping(summary.views),
             "notes": list(summary.notes),
             "digests": build.lock.get("digests", {}),
+            "class_table": build.labels.digest,
             "audit": build.statement,
             "not_named": [] if extracted is None else list(extracted.strangers),
         }
@@ -134,12 +136,9 @@ def _out_of(config: ExportConfig, build: Build) -> Path:
 
 
 def _require_apart(flag: str, folder: Path, build: Build) -> None:
-    """Refuse a folder that is one of the build's own."""
-    if not build.store.is_local:
-        return
-    root, wanted = Path(build.store.root).resolve(), folder.resolve()
-    if wanted == root or any(wanted.is_relative_to(root / name) for name in ("shards", "views", "cache")):
-        raise UsageError(f"{flag} {folder}: belongs to the build", hint=f"such as {root / EXPORTS_FOLDER / 'mine'}")
+    """Refuse a folder in any build, but for the place that this one has for exports."""
+    own = Path(build.store.root, EXPORTS_FOLDER) if build.store.is_local else None
+    require_outside_builds(folder, flag, except_for=own)
 
 
 def _views(config: ExportConfig, kind: Format, build: Build) -> tuple[tuple[ExportView, ...], tuple[str, ...]]:
@@ -175,7 +174,7 @@ def _wanted(config: ExportConfig, kind: Format, build: Build, view: str) -> Want
     taxonomy = config.target or (MERGED if release == MERGED else build.lock["releases"][release])
     name = config.order or (kind.order or CANONICAL).format(taxonomy=taxonomy)
     # The merged classes of a user's table have another name.
-    order = clips.named_order(CANONICAL if name == MERGED else name, build.labels)
+    order = clips.named_order(CANONICAL if name == MERGED else name, build.labels, taxonomy)
     if config.target is not None and order.taxonomy != config.target:
         raise UsageError(
             f"--order {order.name} numbers {order.taxonomy}, not --target {config.target}", hint="leave one of them out"

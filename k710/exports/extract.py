@@ -30,6 +30,8 @@ _THREADS = 8
 """Waits for the disk or an object store overlap; the bytes themselves are few."""
 _BATCH = 256
 _READ_BYTES = 1 << 20
+_BLOCK_BYTES = 4096
+"""What a file takes on most disks is a multiple of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,20 +64,28 @@ def extract(store: Store, clips: Iterable[Clip], folder: Path, progress: Progres
     """
     wanted = {clip.key: clip for clip in clips}
     _require_ours(folder)
-    with (
-        atomic.writable(folder),
-        only_writer(folder / _GUARD_FILE, f"another export is writing to {folder}"),
-    ):
+    with atomic.writable(folder), _only_export(folder):
         atomic.write_json(folder / MARKER_FILE, {"schema": SCHEMA})
         strangers = _swept(folder, {clip_file(clip) for clip in wanted.values()})
         missing = _missing(store, list(wanted.values()), folder, progress)
-        _require_room(missing, folder)
+        _require_room(store, missing, folder)
         _write(store, missing, folder, progress)
     return Extracted(
         written=len(missing),
         kept=len(wanted) - len(missing),
         strangers=strangers,
     )
+
+
+@contextlib.contextmanager
+def _only_export(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` against other exports."""
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(only_writer(folder / _GUARD_FILE, f"another export is writing to {folder}"))
+        except UsageError as error:
+            raise UsageError(error.message, hint="wait for it, or give another --extract") from error
+        yield
 
 
 def _require_ours(folder: Path) -> None:
@@ -87,9 +97,8 @@ def _require_ours(folder: Path) -> None:
         # The guard is the first file; a kill may have come before the second.
         if folder.is_dir() and {path.name for path in folder.iterdir()} <= {_GUARD_FILE}:
             return
-        raise UsageError(
-            f"--extract {folder}: not empty, and not made by `k710 export`", hint="give a new folder"
-        ) from error
+        what = "not empty, and not made by `k710 export`" if folder.is_dir() else "is a file"
+        raise UsageError(f"--extract {folder}: {what}", hint="give a new folder") from error
     if found != SCHEMA:
         raise UsageError(f"--extract {folder}: made by another version ({found})", hint="give a new folder")
 
@@ -137,14 +146,24 @@ def _in_place(store: Store, clip: Clip) -> Path | None:
     return Path(store.url(clip.path)).absolute() if clip.path and store.is_local else None
 
 
-def _require_room(clips: Sequence[Clip], folder: Path) -> None:
-    needed = sum(clip.size_bytes for clip in clips if clip.shard)
+def _require_room(store: Store, clips: Sequence[Clip], folder: Path) -> None:
+    copied = [clip.size_bytes for clip in clips if _in_place(store, clip) is None]
+    needed = sum(-(-size // _BLOCK_BYTES) * _BLOCK_BYTES for size in copied)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UsageError(
-            f"--extract {folder}: {needed / 1e9:,.1f} GB needed for {len(clips):,} clips, {free / 1e9:,.1f} GB free",
+            f"--extract {folder}: {_sized(needed)} needed for {len(copied):,} clips, {_sized(free)} free",
             hint="make room, or give a folder on another disk; `--view` takes less",
         )
+
+
+def _sized(size_bytes: float) -> str:
+    """``size_bytes`` for people, in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:,.{0 if unit == 'B' else 1}f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:,.1f} TB"
 
 
 def _write(store: Store, clips: Sequence[Clip], folder: Path, progress: Progress) -> None:

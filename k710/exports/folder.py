@@ -12,6 +12,8 @@ from k710.errors import UsageError
 
 EXPORT_FILE = "export.json"
 SCHEMA = "k710.export/1"
+_DEPTH = 2
+"""Folders in which the list of a view may lie: that of the export, and one for its release."""
 
 
 class ExportFolder:
@@ -81,10 +83,30 @@ class ExportFolder:
         return {**facts, "schema": SCHEMA, "format": self._name, "finished": finished, "files": files}
 
 
+def order_beside(path: Path) -> tuple[str, str] | None:
+    """The order that numbers the classes of a list, and the digest of its class table, when an export wrote the list.
+
+    None: no ``export.json`` beside it, or in the folder above, names the list with an order.
+    """
+    path = path.resolve()
+    for root in list(path.parents)[:_DEPTH]:
+        try:
+            facts = json.loads((root / EXPORT_FILE).read_bytes())
+            views = [view for view in facts["views"].values() if view["file"] == path.relative_to(root).as_posix()]
+            if facts["schema"] == SCHEMA and views:
+                return (views[0]["order"], facts["class_table"]) if views[0]["order"] else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            # Of no use, or somebody else's file of this name: the list stands for itself.
+            continue
+    return None
+
+
 def _files_of(root: Path, name: str) -> list[str]:
     """The files that an earlier export left in ``root``."""
     if root.is_dir() and not any(root.iterdir()):
         return []
+    if root.exists() and not root.is_dir():
+        raise UsageError(f"{root}: is a file", hint="--out takes a folder")
     try:
         facts = json.loads((root / EXPORT_FILE).read_bytes())
         files = [str(file) for file in facts["files"]]

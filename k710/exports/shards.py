@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from k710.exports.job import ExportJob
 
 _REPAIR = "run `k710 build` again, which writes it anew"
+_THREADS = 8
+"""An object store is asked for two things of each shard, and answers each after a while."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,13 +43,15 @@ def shards_of(job: ExportJob, named: Callable[[Shard], str] | None = None) -> di
     """View -> its shards, in order of name; those of a build on a disk are linked into the folder, as ``named``.
 
     Raises:
-        FeedError: a shard's marker is damaged, or a view is not a union of whole shards.
+        FeedError: a shard is missing or not as long as its marker says, its marker is damaged, or a view is no
+            union of whole shards.
         UsageError: a view has no shard.
     """
     counts = job.build.shard_counts
     by_view = {view.name: _of_view(view, counts) for view in job.views}
     names = sorted({name for found in by_view.values() for name in found})
-    shards = {name: _shard(job.build, name, counts) for name in names}
+    with ThreadPoolExecutor(_THREADS) as pool:
+        shards = dict(zip(names, pool.map(lambda name: _shard(job.build, name, counts), names), strict=True))
     if job.build.store.is_local:
         for name in names:
             shards[name] = replace(shards[name], address=named(shards[name]) if named else name)
@@ -103,5 +108,11 @@ def _shard(build: Build, name: str, counts: Counter[str]) -> Shard:
     if found.clips != counts[name]:
         raise FeedError(
             f"{build.store.url(marker)}: counts {found.clips} clips, the index {counts[name]}", hint=_REPAIR
+        )
+    size_bytes = build.store.size_bytes(name)
+    if size_bytes not in (None, found.size_bytes):
+        raise FeedError(
+            f"{build.store.url(name)}: {size_bytes:,} bytes, its marker says {found.size_bytes:,}",
+            hint=f"{_REPAIR}; `k710 verify` says what else is damaged",
         )
     return found

@@ -64,6 +64,8 @@ FLAGS = {
         "--html",
         *READING,
         "--min-per-class",
+        "--level",
+        "--workers",
         "--fail-on-leak",
         "--json",
     },

@@ -26,6 +26,8 @@ FLOORS = {
     "k710.report": 2,
     "k710.pages": 2,
     "k710.exports": 2,
+    "k710.outside": 2,
+    "k710.fingerprints": 3,
     "k710.fetch": 2,
     "k710.fetch.annotations": 3,
     "k710.fetch.batch": 3,

@@ -77,12 +77,28 @@ def test_a_folder_of_somebodys_videos_is_refused_and_stays_as_it_was(run: Export
     assert not (tmp_path / "out").exists()
 
 
-def test_folders_of_the_build_are_refused(run: Export, built: Path) -> None:
-    for folder in (built, built / "shards" / "new", built / "cache"):
+def test_a_file_is_no_folder_and_stays_as_it_was(run: Export, built: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match=r"/file: is a file$"):
+        run("csv", built, out=tmp_path / "file")
+    with pytest.raises(UsageError, match=r"--extract .*/file: is a file$"):
+        run("mmaction2", built, extract=tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_folders_of_any_build_are_refused_and_stay_as_they_were(
+    run: Export, built: Path, copy: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(copy / "shards")
+    before = sorted(copy.rglob("*"))
+    mine, others = (built, built / "shards/new", built / "cache"), (copy / "shards/new", copy / "exports/csv")
+    for folder in (*mine, *others, tmp_path / "link/new"):
         with pytest.raises(UsageError, match=r"--extract .*belongs to the build"):
             run("mmaction2", built, extract=folder)
         with pytest.raises(UsageError, match=r"--out .*belongs to the build"):
             run("csv", built, out=folder)
+    assert sorted(copy.rglob("*")) == before
+    assert run("csv", copy, out=copy / "exports/mine").num_clips > 0
 
 
 def test_too_little_room_is_said_before_anything_is_written(
@@ -93,8 +109,10 @@ def test_too_little_room_is_said_before_anything_is_written(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(library.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(UsageError, match=r"0\.0 GB needed for 8 clips, 0\.0 GB free"):
+    with pytest.raises(UsageError, match=r"needed for 8 clips, 1\.0 kB free") as error:
         run("mmaction2", built, extract=tmp_path / "clips")
+    whole = [-(-len(data) // 4096) * 4096 for data in stored(built, "k710-train", "k400-val", "k600-test").values()]
+    assert f" {sum(whole) / 1000:,.1f} kB needed" in error.value.message
     assert videos(tmp_path / "clips") == {}
     monkeypatch.undo()
     assert run("mmaction2", built, extract=tmp_path / "clips").files_written == 8
@@ -161,8 +179,10 @@ def test_a_killed_extraction_leaves_whole_files_and_goes_on_to_the_same(
     with subprocess.Popen(command, cwd=ROOT) as process:
         while len(videos(clips)) < 2 and process.poll() is None:
             time.sleep(0.02)
-        with pytest.raises(UsageError, match="another export is writing to"):
+        with pytest.raises(UsageError, match="another export is writing to") as error:
             run("mmaction2", built, out=tmp_path / "second", extract=clips)
+        assert "--extract" in error.value.hint
+        assert "--out" not in error.value.hint
         process.kill()
     before = videos(clips)
     assert 2 <= len(before) < 8

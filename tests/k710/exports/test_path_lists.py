@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from readers import READERS, Export
 
 from k710 import schema
+from k710.audits.lists import audit_lists
 from k710.class_names.checks import check_label_file
 from k710.class_names.orders import class_order
 from k710.errors import UsageError
@@ -158,6 +160,43 @@ def test_views_that_are_named_by_nobody_are_those_with_classes(extracted: Path) 
     files = {str(p.relative_to(extracted / "vjepa2")) for p in (extracted / "vjepa2").glob("*.csv")}
     views = {"k400-train", "k400-val", "k600-test", "k600-train", "k700-train", "k710-test", "k710-train", "k710-val"}
     assert files == {f"{view}.csv" for view in views}
+
+
+def test_an_audit_takes_the_numbers_of_exported_lists_in_the_orders_that_their_exports_name(
+    extracted: Path, tmp_path: Path
+) -> None:
+    train, held_out = extracted / "mmaction2/k700_train_list_videos.txt", extracted / "slowfast/k400/val.csv"
+    # A clip of which the two releases say different classes.
+    said = audit_lists([train], [held_out])
+    assert said.leaks["class_differs"].to_pylist() == [True]
+    read = "class numbers were read in the order"
+    assert said.document["notes"] == [
+        f"mmaction2/k700_train_list_videos.txt: {read} mmaction2_k700, which export.json of its export names",
+        f"k400/val.csv: {read} uniformerv2_k400, which export.json of its export names",
+    ]
+    copies = [shutil.copy(path, tmp_path) for path in (train, held_out)]
+    assert audit_lists(copies[:1], copies[1:]).document["notes"] == []
+    # The same list under the numbers of two projects.
+    train, held_out = extracted / "mmaction2/k400_train_list_videos.txt", extracted / "slowfast/k400/train.csv"
+    said = audit_lists([train], [held_out])
+    assert set(said.leaks["class_differs"].to_pylist()) == {False}
+    named = audit_lists([train], [held_out], options=ReadOptions(class_order="mmaction2_k400"))
+    assert named.document["notes"] == []
+    assert True in named.leaks["class_differs"].to_pylist()
+
+
+def test_an_order_of_another_class_table_is_not_taken(extracted: Path, tmp_path: Path) -> None:
+    shutil.copytree(extracted / "vjepa2", tmp_path / "vjepa2")
+    file = tmp_path / "vjepa2/export.json"
+    facts = json.loads(file.read_text())
+    for digest, notes in ((facts["class_table"], 2), ("0" * 64, 0)):
+        file.write_text(json.dumps(facts | {"class_table": digest}))
+        said = audit_lists([tmp_path / "vjepa2/k400-train.csv"], [tmp_path / "vjepa2/k400-val.csv"])
+        assert len(said.document["notes"]) == notes
+    for damaged in ("{", "[]", '{"views": [1]}', '{"views": {"a": 1}}'):
+        file.write_text(damaged)
+        said = audit_lists([tmp_path / "vjepa2/k400-train.csv"], [tmp_path / "vjepa2/k400-val.csv"])
+        assert said.document["notes"] == []
 
 
 def test_clips_in_shards_without_extract_are_refused_with_what_to_do(run: Export, built: Path, tmp_path: Path) -> None:

@@ -19,8 +19,10 @@ from readers import Export
 from k710.audits.lists import ListsAudit, audit_lists
 from k710.build import BuildConfig, build
 from k710.errors import FeedError, UsageError
+from k710.exports.clips import named_order
 from k710.exports.export import ExportConfig, export
 from k710.exports.kinetics_csv import seconds
+from k710.labels import read_labels
 from k710.shards.index import ShardIndex
 
 LISTS: dict[str, Callable[[str, str], str]] = {
@@ -220,6 +222,21 @@ def test_a_build_with_a_class_table_of_its_own_has_its_names_and_orders(
     run("csv", out, views=("k710-train", "k400-train"))
     assert "roping down,__aaaaaaaaa,0,1,train" in (tmp_path / "out/k710/train.csv").read_text()
     assert "abseiling,__aaaaaaaaa,0,1,train" in (tmp_path / "out/k400/train.csv").read_text()
+
+
+def test_a_class_table_without_an_order_says_which_ones_it_has(tmp_path: Path) -> None:
+    table = tmp_path / "classes.csv"
+    header = "index,name,merged_because,k400_index,k400_name,mine_index,mine_name"
+    table.write_text(f"{header}\n0,running,,1,running,,\n1,diving,,0,diving,1,diving\n2,eating,,,,0,eating\n")
+    labels = read_labels(table)
+    for taxonomy, own in (
+        ("k400", "--order k400 takes the table's own numbers (alphabetical)"),
+        ("mine", "--order mine takes the table's own numbers"),
+        ("k710", "--order canonical takes the table's own numbers"),
+    ):
+        with pytest.raises(UsageError, match="has no order 'mmaction2_x'") as error:
+            named_order("mmaction2_x", labels, taxonomy)
+        assert error.value.hint == f"{own}; known: canonical, k400, mine"
 
 
 @pytest.mark.slow

@@ -311,6 +311,31 @@ def test_energon_needs_the_shards_on_a_disk(run: Export, built: Path, tmp_path: 
         run("energon", f"memory://{tmp_path.name}/build")
 
 
+@pytest.mark.parametrize("name", ["wids", "hf", "energon", "croissant"])
+def test_a_shard_that_is_missing_or_cut_off_is_named_with_what_to_do(run: Export, copy: Path, name: str) -> None:
+    shard = next(copy.glob("shards/k400-val*/*.tar"))
+    data = shard.read_bytes()
+    shard.unlink()  # the copy shares its files with the build
+    with pytest.raises(FeedError, match=rf"{shard.name}: no such file") as error:
+        run(name, copy)
+    assert "k710 build" in error.value.hint
+    shard.write_bytes(data[:-512])
+    with pytest.raises(FeedError, match=rf"{shard.name}: {len(data) - 512:,} bytes, its marker says") as error:
+        run(name, copy)
+    assert "k710 build" in error.value.hint
+    shard.write_bytes(data)
+    assert run(name, copy).num_clips > 0
+
+
+def test_a_shard_at_an_address_is_looked_for_there(run: Export, built: Path, tmp_path: Path) -> None:
+    files = fsspec.filesystem("memory")
+    files.put(str(built), f"/{tmp_path.name}/build", recursive=True)
+    shard = next(built.glob("shards/k400-val*/*.tar")).relative_to(built)
+    files.pipe_file(f"/{tmp_path.name}/build/{shard}", b"short")
+    with pytest.raises(FeedError, match=rf"{shard.name}: 5 bytes, its marker says"):
+        run("wids", f"memory://{tmp_path.name}/build")
+
+
 def test_a_damaged_marker_is_named_and_the_export_goes_on_when_it_is_mended(
     run: Export, copy: Path, tmp_path: Path
 ) -> None:
