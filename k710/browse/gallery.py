@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,15 +15,15 @@ import numpy as np
 
 from k710 import atomic
 from k710.browse.contact_sheets import SheetSettings
-from k710.browse.folder import GALLERY_FOLDER, GUARD_FILE, claim
+from k710.browse.folder import GALLERY_FOLDER, clear_partials, held_gallery, require_place
 from k710.browse.pages import Pages, Tile, as_bytes, form_digest, stored_digest
 from k710.browse.pairs import NEAR_DUPLICATES_FILE
 from k710.browse.pool import Ints, Pool
 from k710.browse.sections import Asked, Page, Section, Sections, plan_sections
 from k710.browse.sheets import Sheet, Sheets, Task
 from k710.browse.told import LEDGER_FILE, Told, read_told
+from k710.browse.unchanged import AsRead
 from k710.errors import UsageError
-from k710.processes import only_writer
 from k710.store import Store
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -104,15 +104,14 @@ def browse(config: BrowseConfig, progress: Progress | None = None) -> BrowseSumm
 
     Raises:
         UsageError: what is asked for is not in the build, or the folder is no gallery or cannot be written.
-        FeedError: no build there, or a damaged one.
+        FeedError: no build there, a damaged one, or one that changes meanwhile.
     """
-    out = config.folder
     gallery = Gallery(config)
     wanted = gallery.wanted(config.asked)
-    with atomic.writable(out):
-        claim(out)
-        with only_writer(out / GUARD_FILE, f"another k710 browse is writing to {out}"):
-            return gallery.update(wanted, progress or _silent)
+    with gallery.held():
+        summary = gallery.update(wanted, progress or _silent)
+        gallery.read.require_same()
+        return summary
 
 
 class Gallery:
@@ -122,14 +121,35 @@ class Gallery:
         """Read the build and plan its pages.
 
         Raises:
+            UsageError: the gallery may not go where it should.
             FeedError: no build there, or a damaged one.
         """
         self.out, self._config = config.folder, config
+        store = Store(config.build)
+        self.read = AsRead(store)
+        require_place(self.out, Path(store.root) if store.is_local else None)
         self.pool = Pool(config.build)
         self.sections: Sections = plan_sections(self.pool, config.per_page)
         self.sheets = Sheets(self.out, self.pool.store, config.sheet)
         self.pages = Pages(self.sections, title=f"Clips of {_name(config.build)}", command=_command(config))
         self._identity = self._digest_of_all()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder of the gallery, for the build as it was read.
+
+        Raises:
+            UsageError: it is no gallery, cannot be written, or another run holds it.
+            FeedError: the build has changed since.
+        """
+        with held_gallery(self.out):
+            # A takedown may have come between; from here on it is refused where the gallery is in the build.
+            self.read.require_same()
+            yield
+
+    def read_again(self) -> Gallery:
+        """The same gallery of the build as it is now."""
+        return Gallery(self._config)
 
     def wanted(self, asked: Asked) -> list[Page]:
         """The pages that are asked for; of nothing, the first ones within the budget."""
@@ -223,9 +243,7 @@ class Gallery:
 
     def _pages_there(self) -> dict[Page, str]:
         """The pages on the disk with the digest that each carries; files that are no page of this build are removed."""
-        for pattern in (".*.partial", "*/.*.partial", "views/*/.*.partial"):  # what a killed run was writing
-            for path in self.out.glob(pattern):
-                path.unlink(missing_ok=True)
+        clear_partials(self.out)
         found: dict[Page, str] = {}
         for pattern in ("views/*/*.html", "statuses/*.html", "conflicts/*.html", "near-duplicates/*.html"):
             for path in sorted(self.out.glob(pattern)):
@@ -262,7 +280,7 @@ class Gallery:
 
     def _digest_of_all(self) -> str:
         store, config = self.pool.store, self._config
-        digest = hashlib.sha256(self.pool.index_bytes)
+        digest = hashlib.sha256(self.pool.index_bytes + self.pool.manifest_bytes)
         for name in (LEDGER_FILE, NEAR_DUPLICATES_FILE):
             if store.exists(name):
                 with store.open(name) as stream:
@@ -314,6 +332,8 @@ class _Run:
                     self._write(by_section[section])
 
     def _write(self, pages: Sequence[Page]) -> None:
+        if self._gallery.pool.store.is_local:  # elsewhere it costs a request, and is looked at when all is done
+            self._gallery.read.require_same()
         for page in pages:
             tiles = self._gallery.write(page, self._every.__contains__, self._digests[page], self._told)
             self.not_drawn.update((t.clip.key, t.sheet.reason) for t in tiles if t.sheet.reason)

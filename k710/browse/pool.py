@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from k710 import schema
+from k710.browse.unchanged import MANIFEST_FILE
 from k710.errors import FeedError
 from k710.labels import LabelMap, load_labels, parse_labels
 from k710.shards.index import CLASSES_FILE, INDEX_FILE, LOCK_FILE, parsed_lock
 from k710.store import Store
 from k710.tables import compute, table_from_bytes
+from k710.takedown.forgotten import read_forgotten
 
-MANIFEST_FILE = "manifest.parquet"
 PLANNED = "planned"
 """Status of the clips of a build that has no index: nothing is known of their bytes."""
 NO_CLASS = -1
@@ -106,8 +108,9 @@ class Pool:
         self.store = Store(build)
         self.lock = parsed_lock(self.store.read(LOCK_FILE), where=self.store.url(LOCK_FILE))
         self.has_index = self.store.exists(INDEX_FILE)
-        self._manifest = self.store.read(MANIFEST_FILE)
+        self.manifest_bytes = self.store.read(MANIFEST_FILE)
         self.index_bytes = self.store.read(INDEX_FILE) if self.has_index else b""
+        self._require_taken_down()
         self.table = self._table()
         self.labels = _labels(self.store, self.lock)
         self.views = tuple(_view(self.store, name) for name in sorted(self.lock["views"]))
@@ -165,7 +168,7 @@ class Pool:
     @functools.cached_property
     def _rows(self) -> pa.Array[Any]:
         where = self.store.url(MANIFEST_FILE)
-        table = table_from_bytes(self._manifest, schema.MANIFEST, ["key", "rows"], where=where)
+        table = table_from_bytes(self.manifest_bytes, schema.MANIFEST, ["key", "rows"], where=where)
         if not table["key"].equals(self.table["key"]):
             raise FeedError(
                 f"{self.store.url(INDEX_FILE)}: not the index of the manifest beside it",
@@ -173,13 +176,26 @@ class Pool:
             )
         return table["rows"].combine_chunks()
 
+    def _require_taken_down(self) -> None:
+        """Refuse a build that still plans what it was told to forget."""
+        forgotten = read_forgotten(Path(self.store.root)) if self.store.is_local else ()
+        if not forgotten:
+            return
+        where = self.store.url(MANIFEST_FILE)
+        planned = table_from_bytes(self.manifest_bytes, schema.MANIFEST, ["id_hash"], where=where)["id_hash"].to_numpy()
+        if np.isin(planned, np.array(forgotten, dtype=np.uint64)).any():
+            raise FeedError(
+                f"{self.store.root}: videos that it forgets are still in it, a takedown was stopped",
+                hint="run the same `k710 forget` again, or `k710 build`",
+            )
+
     def _table(self) -> pa.Table:
         if self.has_index:
             names = [name for name in schema.SHARDS.names if name not in _UNUSED]
             table = table_from_bytes(self.index_bytes, schema.SHARDS, names, where=self.store.url(INDEX_FILE))
         else:
             names = [name for name in schema.MANIFEST.names if name not in (*_UNUSED, "rows")]
-            table = table_from_bytes(self._manifest, schema.MANIFEST, names, where=self.store.url(MANIFEST_FILE))
+            table = table_from_bytes(self.manifest_bytes, schema.MANIFEST, names, where=self.store.url(MANIFEST_FILE))
             table = table.append_column("status", pa.repeat(PLANNED, table.num_rows))
         return table.combine_chunks()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
@@ -11,13 +12,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from k710 import atomic
-from k710.browse.folder import GUARD_FILE, claim
 from k710.browse.gallery import BrowseConfig, Gallery
 from k710.browse.pages import as_bytes
 from k710.browse.sections import Page
 from k710.errors import K710Error, UsageError
-from k710.processes import only_writer
 
 HOST = "127.0.0.1"
 _NAMES = (HOST, "localhost")
@@ -41,17 +39,14 @@ def serve(config: BrowseConfig, *, port: int, say: Callable[[str], None]) -> Non
         raise UsageError(
             "--serve makes every page when it is opened", hint="leave out --view, --class, --all and what else asks"
         )
-    out = config.folder
     gallery = Gallery(config)
-    with atomic.writable(out):
-        claim(out)
-        with only_writer(out / GUARD_FILE, f"another k710 browse is writing to {out}"):
-            server = GalleryServer(gallery, port)
-            try:
-                say(server.address)
-                server.serve_forever()
-            finally:
-                server.server_close()
+    with gallery.held():
+        server = GalleryServer(gallery, port)
+        try:
+            say(server.address)
+            server.serve_forever()
+        finally:
+            server.server_close()
 
 
 class GalleryServer(ThreadingHTTPServer):
@@ -76,6 +71,11 @@ class GalleryServer(ThreadingHTTPServer):
         """Where its first page is."""
         return f"http://{HOST}:{self.server_port}/index.html"
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of a client that went away; it has lost nothing but its own answer."""
+        if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)
+
 
 class Site:
     """What is answered to a path; one page is made at a time."""
@@ -88,13 +88,21 @@ class Site:
     def answer(self, path: str) -> tuple[bytes, str] | None:
         """The bytes and the type of what is at ``path``, relative to the gallery; None: nothing is.
 
-        Only names that the plan of the gallery knows are answered, so that none leads out of its folder.
+        Only names that the plan of the gallery knows are answered, so that none leads out of its folder. A build that
+        has changed is read again first.
+
+        Raises:
+            FeedError: it cannot be read any more, or changes meanwhile.
         """
         if _SHEET.fullmatch(path):
+            self._gallery.read.require_same()
             file: Path = self._gallery.out / path
             return (file.read_bytes(), "image/jpeg") if file.is_file() else None
         with self._lock:
+            if not self._gallery.read.is_same:
+                self._gallery, self._indexes = self._gallery.read_again(), None
             html = self._index(path) if path.endswith("index.html") else self._page(path)
+            self._gallery.read.require_same()
         return None if html is None else (as_bytes(html), "text/html; charset=utf-8")
 
     def _index(self, path: str) -> str | None:

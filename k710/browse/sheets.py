@@ -14,6 +14,7 @@ from PIL import Image
 
 from k710 import atomic
 from k710.browse.contact_sheets import FORM, SheetSettings, Undrawable, draw_sheet
+from k710.browse.folder import require_marked
 from k710.browse.pool import Bytes
 from k710.errors import FeedError
 from k710.shards.executors import EXECUTORS
@@ -136,7 +137,9 @@ def _draw(gallery: Path, store: Store, settings: SheetSettings, task: Task) -> S
     if where.sha256 and hashlib.sha256(video).hexdigest() != where.sha256:
         return Sheet(reason="its bytes are not those that the index was written for (sha256)", is_final=False)
     try:
-        atomic.write_bytes(gallery / _path(task.name, "jpg"), draw_sheet(video, settings))
+        drawn = draw_sheet(video, settings)
+        require_marked(gallery)
+        atomic.write_bytes(gallery / _path(task.name, "jpg"), drawn)
     except Undrawable as error:
         if error.is_passing:
             return Sheet(reason=_line(str(error)), is_final=False)

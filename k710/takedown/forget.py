@@ -1,7 +1,8 @@
 """Takedown: a build without some videos, for good; only the shards that held them are written anew.
 
-Order of writes: the wish (``forgotten.json``), the index away, lock and tables, then bytes and ledger, audit, and the
-index last. After a kill at any moment the same command, or the next build, goes on to the same bytes.
+Order of writes: the gallery away, the wish (``forgotten.json``), the index away, lock and tables, then bytes and
+ledger, audit, and the index last. After a kill at any moment the same command, or the next build, goes on to the same
+bytes.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from typing import Any
 import pyarrow as pa
 
 from k710 import atomic, schema
-from k710.browse.folder import remove_gallery
-from k710.clips.ledger import Ledger
+from k710.browse.folder import gallery_kept_away, remove_gallery
+from k710.clips.ledger import LEDGER_FILE, Ledger
 from k710.config import load_releases
 from k710.errors import FeedError
+from k710.fingerprints.content import remove_content_audit
 from k710.labels import LabelMap, load_labels, parse_labels
 from k710.lists.manifest import digest
-from k710.processes import GUARD_FILE, only_writer
 from k710.report.markdown import audit_markdown
 from k710.report.page import write_build_page
 from k710.segments import id_hash
-from k710.shard_stage import LEDGER_FILE, clip_outcomes
+from k710.shard_stage import clip_outcomes
 from k710.shards.index import CLASSES_FILE, INDEX_FILE
 from k710.shards.packing import CACHE_FOLDER, Packing, remove_unfinished
 from k710.shards.plan import SHARDS_FOLDER
@@ -36,6 +37,7 @@ from k710.shards.write import shard_files
 from k710.tables import read_table, write_table
 from k710.takedown.forgotten import hashes_of, read_forgotten, write_forgotten
 from k710.takedown.stored_plan import StoredPlan, read_lock, read_plan, without, write_json, write_stored_plan
+from k710.writers import sole_writer
 
 _KEY = re.compile(r"(.+)_(?:[0-9]{6}_[0-9]{6}|[0-9]{9}_[0-9]{9})")
 
@@ -87,16 +89,13 @@ def forget(config: ForgetConfig, progress: Progress | None = None) -> ForgetSumm
     """Take videos out of the build, and keep them out of every later plan of it.
 
     Raises:
-        UsageError: an id is none, the build cannot be written, or another process writes to it.
+        UsageError: an id is none, the build cannot be written, or another process writes to it or to its gallery.
         FeedError: no build there, or a damaged one.
     """
     read_lock(config.out)
     if config.dry_run:
         return _Takedown(config, progress or _silent).looked_at()
-    with (
-        atomic.writable(config.out),
-        only_writer(config.out / GUARD_FILE, f"another k710 build is writing to {config.out}"),
-    ):
+    with atomic.writable(config.out), sole_writer(config.out), gallery_kept_away(config.out):
         return _Takedown(config, progress or _silent).done()
 
 
@@ -143,6 +142,9 @@ class _Takedown:
 
     def done(self) -> ForgetSummary:
         """Do it, from wherever an earlier run stopped."""
+        # First: whoever goes on after a kill, be it the build, need not know of it.
+        remove_gallery(self._out)
+        remove_content_audit(self._out)
         plan = self._recorded_plan()
         after = without(plan, self._all, self._labels)
         self._keys = plan.keys_of(self._all)
@@ -155,7 +157,6 @@ class _Takedown:
         remove_unfinished(self._out)
         _drop_lines(self._out / LEDGER_FILE, self._is_forgotten)
         self._forget_cache()
-        remove_gallery(self._out)
         return self._summary(plan, after, self._forget_shards(after, index))
 
     def _recorded_plan(self) -> StoredPlan:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from full_disk import full_disk
 
-from k710 import schema
+from k710 import atomic, schema
 from k710.build import BuildConfig, build
 from k710.clips.media import EncodeConfig
 from k710.errors import FeedError, UsageError
@@ -152,6 +152,14 @@ def test_no_file_holds_the_bytes_or_plans_the_video(toy_built: Path, out: Path) 
     rows = [r for r in read_table(out / "excluded.parquet", schema.EXCLUDED).to_pylist() if r["id"] == video]
     assert {r["reason"] for r in rows} == {"not_selected"}
     assert read_forgotten(out) == (id_hash(video),)
+
+
+def test_what_names_clips_by_their_pictures_goes_too(toy_built: Path, out: Path) -> None:
+    atomic.write_bytes(out / "fingerprints" / "shard.parquet", b"of the video")
+    for name in ("near_duplicates.parquet", "near_duplicates.json"):
+        atomic.write_bytes(out / name, b"of the video")
+    take_down(out, videos_of(toy_built)[0])
+    assert [path for path in out.iterdir() if path.name.startswith(("near_duplicates", "fingerprints"))] == []
 
 
 def test_a_forgotten_video_stays_held_out(toy_built: Path, out: Path) -> None:

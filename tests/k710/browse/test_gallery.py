@@ -18,7 +18,7 @@ from full_disk import full_disk
 from gallery_cases import CLASSES, DASHED, IMAGE, LOST, PLAIN, SCRIPT, TRAIN, UP, WORDS, key_of, make_build
 
 from k710.browse import sheets
-from k710.browse.folder import GUARD_FILE, remove_gallery
+from k710.browse.folder import GUARD_FILE, gallery_kept_away, remove_gallery
 from k710.browse.gallery import BrowseConfig, BrowseSummary, Gallery, browse
 from k710.browse.pool import Pool
 from k710.browse.sections import Asked, Sections, file_name, plan_sections
@@ -87,6 +87,11 @@ def dead_links(out: Path) -> list[str]:
 def run(build: Path, asked: Asked | None = None, **settings: object) -> BrowseSummary:
     config = {"build": str(build), "workers": 1, "asked": asked or Asked(), **settings}
     return browse(BrowseConfig(**config))  # type: ignore[arg-type]
+
+
+def removed(build: Path) -> bool:
+    with gallery_kept_away(build):
+        return remove_gallery(build)
 
 
 def tiles(out: Path) -> Iterator[tuple[str, str]]:
@@ -362,14 +367,14 @@ def test_a_folder_that_holds_something_else_is_left_alone(odd: Path, tmp_path: P
 
 def test_a_gallery_is_removed_whole_and_nothing_else_is(odd: Path) -> None:
     before = set(files(odd))
-    assert not remove_gallery(odd)
+    assert not removed(odd)
     run(odd, Asked(conflicts=True))
-    assert remove_gallery(odd)
+    assert removed(odd)
     assert set(files(odd)) == before
     (odd / "browse").mkdir()
     (odd / "browse" / "mine.txt").write_text("mine")
-    assert not remove_gallery(odd)
-    assert (odd / "browse" / "mine.txt").exists()
+    assert not removed(odd)
+    assert files(odd / "browse") == {"mine.txt": b"mine"}
 
 
 def test_a_removal_that_breaks_off_is_finished_by_the_next(odd: Path, in_process: pytest.MonkeyPatch) -> None:
@@ -385,8 +390,8 @@ def test_a_removal_that_breaks_off_is_finished_by_the_next(odd: Path, in_process
     with in_process.context() as patch:
         patch.setattr(shutil, "rmtree", breaks)
         with pytest.raises(KeyboardInterrupt):
-            remove_gallery(odd)
-    assert remove_gallery(odd)
+            removed(odd)
+    assert removed(odd)
     assert set(files(odd)) == before
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import http.client
 import re
+import shutil
+import socket
+import struct
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from k710.browse.gallery import BrowseConfig, Gallery
 from k710.browse.sections import Asked
 from k710.browse.serve import GalleryServer, serve
 from k710.errors import UsageError
+from k710.takedown.forget import ForgetConfig, forget
 
 PAGE = "/views/k710-train/class-0003-page-0001.html"
 
@@ -102,11 +107,53 @@ def test_only_this_machine_can_reach_it(server: GalleryServer) -> None:
 
 
 def test_a_build_that_breaks_meanwhile_is_an_answer_and_no_crash(server: GalleryServer, odd: Path) -> None:
-    (odd / "manifest.parquet").unlink()
     for shard in odd.rglob("*.tar"):
         shard.unlink()
     assert b"no such file" in get(server, PAGE)[2]
     assert get(server, "/index.html")[0] == 200
+    (odd / "manifest.parquet").rename(odd / "away")
+    status, _, body = get(server, "/index.html")
+    assert status == 500
+    assert b"manifest.parquet: no such file" in body
+    (odd / "away").rename(odd / "manifest.parquet")
+    assert get(server, "/index.html")[0] == 200
+
+
+def test_a_build_that_is_another_by_now_is_read_again(server: GalleryServer, odd: Path) -> None:
+    body = get(server, PAGE)[2].decode()
+    assert key_of(TRAIN) in body
+    picture = next(iter(re.findall(r'src="(?:\.\./)*(sheets/[^"]+)"', body)))
+    forget(ForgetConfig(ids=(TRAIN,), out=odd))
+    status, _, data = get(server, f"/{picture}")
+    assert (status, data[:3] == b"\xff\xd8\xff") == (500, False)
+    assert key_of(TRAIN).encode() not in get(server, PAGE)[2]
+    assert key_of(TRAIN).encode() not in get(server, "/index.html")[2]
+
+
+def test_nothing_is_drawn_into_a_gallery_that_was_removed(server: GalleryServer, odd: Path) -> None:
+    shutil.rmtree(odd / "browse")
+    assert b"has been removed meanwhile" in get(server, PAGE)[2]
+    assert not (odd / "browse").exists()
+
+
+def test_a_takedown_waits_for_the_end_of_a_server(odd: Path) -> None:
+    before = {path: path.read_bytes() for path in odd.rglob("*") if path.is_file()}
+    with Gallery(BrowseConfig(build=str(odd), workers=1)).held():
+        with pytest.raises(UsageError, match="or serves it"):
+            forget(ForgetConfig(ids=(TRAIN,), out=odd))
+        assert {path: path.read_bytes() for path in before} == before
+        assert not (odd / "forgotten.json").exists()
+
+
+def test_a_client_that_hangs_up_is_no_news(server: GalleryServer, capfd: pytest.CaptureFixture[str]) -> None:
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", server.server_port)) as client:
+            # Closed with a reset instead of a farewell.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.sendall(f"GET /index.html HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\n".encode())
+    assert get(server, "/index.html")[0] == 200
+    time.sleep(0.1)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_port_that_is_taken_is_named(server: GalleryServer, odd: Path) -> None:
