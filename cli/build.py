@@ -57,6 +57,28 @@ KeepClips = Annotated[
     bool, typer.Option("--keep-clips", help="Keep the encoded clips in the cache after they are packed.")
 ]
 
+Executor = Annotated[
+    str,
+    typer.Option(
+        "--executor",
+        metavar="WORD",
+        help="Who makes the clips: local, array (this run is one task of several on one folder) or ray.",
+    ),
+]
+TaskIndex = Annotated[
+    int | None, typer.Option("--task-index", help="With --executor array: number of this task, from 0.")
+]
+NumTasks = Annotated[int | None, typer.Option("--num-tasks", help="With --executor array: how many tasks there are.")]
+RayAddress = Annotated[
+    str,
+    typer.Option(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="With --executor ray: a cluster that is there, or auto; --workers says how many of its processors to use "
+        "(default: a cluster of this run's own on this machine).",
+    ),
+]
+
 
 def build(
     annotations: policy.Annotations,
@@ -93,6 +115,10 @@ def build(
     videos_are: VideosAre = "auto",
     min_clips: MinClips = None,
     keep_clips: KeepClips = False,
+    executor: Executor = "local",
+    task_index: TaskIndex = None,
+    num_tasks: NumTasks = None,
+    ray_address: RayAddress = "",
     as_json: AsJson = False,
 ) -> None:
     """Build views, verified clips, shards and the leak audit from annotation files and videos."""
@@ -136,6 +162,10 @@ def build(
             ),
             videos_are=cast("Any", videos_are),
             min_clips_pct=min_clips,
+            executor=cast("Any", executor),
+            task_index=task_index,
+            num_tasks=num_tasks,
+            ray_address=ray_address,
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
@@ -155,10 +185,15 @@ def describe(summary: BuildSummary) -> str:
         return "\n".join([*lines, f"done: lists of {summary.rows:,} rows -> {summary.out}, {summary.out}/audit.md"])
     total, good = sum(summary.clips.values()), summary.clips.get("ok", 0)
     rest = ", ".join(f"{n:,} {status}" for status, n in summary.clips.items() if status != "ok")
+    part = f" of {summary.task}" if summary.task else ""
     lines.append(
-        f"done {good:,} of {total:,} clips{f' ({rest})' if rest else ''}, {_made_now(summary)}, "
+        f"done {good:,} of {total:,} clips{part}{f' ({rest})' if rest else ''}, {_made_now(summary)}, "
         f"{summary.shards:,} shards -> {summary.out}, {summary.out}/audit.md"
     )
+    if summary.task:
+        lines.append(
+            "the last task to end writes the index; so does `k710 build` without task, when none runs any more"
+        )
     return "\n".join(lines)
 
 

@@ -3,45 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-import pyarrow as pa
-
-from k710 import atomic, schema
+from k710 import atomic
+from k710.array_stage import share_lists
+from k710.before_build import changes, changes_of_shards, refuse_foreign, refuse_url
 from k710.build_files import outcomes_so_far, rivals, write_arguments, write_audit, write_plan, write_unclaimed
+from k710.claims import Held, TakenError
 from k710.clip_figures import SoFar, falls_short
 from k710.clips.encodings import EncodeConfig
 from k710.clips.media import ffmpeg_build
 from k710.clips.sources.local import LocalFolders, VideosAre
 from k710.config import to_mapping
-from k710.errors import AnswerIsNo, FeedError, UsageError
+from k710.errors import AnswerIsNo, UsageError
 from k710.list_stage import Inputs, ListPlan, Progress, plan_lists, read_lists
 from k710.lists.annotations import ReadOptions
-from k710.lists.compare import shard_changes
-from k710.lists.manifest import lock_differences
 from k710.lists.policy import Policy
 from k710.lists.views import ViewSpec
-from k710.processes import GUARD_FILE, only_writer
-from k710.shard_stage import MadeShards, Say, ShardStage, make_shards
+from k710.shard_stage import MadeShards, Say, ShardStage, all_is_made, make_part, make_shards
+from k710.shards.executors import Executor, chosen_task
+from k710.shards.executors.array import ArrayTask
 from k710.shards.index import INDEX_FILE, LOCK_FILE
-from k710.tables import read_table
-from k710.takedown.forgotten import FORGOTTEN_FILE, read_forgotten, summed
+from k710.takedown.forgotten import read_forgotten, summed
 from k710.timing import stage
+from k710.writers import sole_writer, task_writer
 
-_NOT_STRANGE = (GUARD_FILE, FORGOTTEN_FILE)
-"""What may lie in a folder before its first build."""
 _POLICIES = ("protect", "leaks", "unit", "prefer", "conflicts")
 
-_ONCE = ("out", "manifest_only", "replan", "locked")
+_ONCE = ("out", "manifest_only", "replan", "locked", "executor", "task_index", "num_tasks", "ray_address")
 """Settings of one run, which the next has of its own."""
-
-MANIFEST_FILE = "manifest.parquet"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +79,14 @@ class BuildConfig:
     """What video files without times in their names are."""
     min_clips_pct: float | None = None
     """Percentage of the planned clips, of each view and of all, without which the answer is no; None: any will do."""
+    executor: Executor = "local"
+    """Who makes the clips: this machine, one task of an array job, or a Ray cluster."""
+    task_index: int | None = None
+    """Number of the task from 0, for ``array``."""
+    num_tasks: int | None = None
+    """How many tasks there are, for ``array``."""
+    ray_address: str = ""
+    """Of the cluster, for ``ray``; empty: one of this run's own, on this machine."""
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -98,6 +101,16 @@ class BuildConfig:
             raise UsageError(f"min_clips_pct must be between 0 and 100, got {self.min_clips_pct:g}")
         if self.min_clips_pct is not None and self.manifest_only:
             raise UsageError("min_clips_pct counts clips, and manifest_only makes none; leave one of them out")
+        if self.task is not None and (self.replan or self.manifest_only):
+            raise UsageError(
+                "a task of an array cannot replan, nor stop after the lists: it is one of several that share a plan",
+                hint="run `k710 build --manifest-only --replan` first, and then the tasks",
+            )
+
+    @property
+    def task(self) -> ArrayTask | None:
+        """The task that this run is; None: it builds all."""
+        return chosen_task(self.executor, self.task_index, self.num_tasks, self.ray_address)
 
     @property
     def inputs(self) -> Inputs:
@@ -167,6 +180,8 @@ class BuildSummary:
     """What a user of these settings should know."""
     replanned: list[str]
     """What changed against the build that was there."""
+    task: str = ""
+    """The task of an array whose part alone ``clips`` and ``shards`` count; empty: they count the whole build."""
 
 
 def build(
@@ -194,38 +209,108 @@ def build(
     if not config.videos and not config.manifest_only:
         raise UsageError("no videos given", hint="--videos DIR, or --manifest-only to stop after the lists")
     progress = progress or _silent
-    _refuse_url(config.annotations, "--annotations")
-    _refuse_url(config.out, "--out")
+    refuse_url(config.annotations, "--annotations")
+    refuse_url(config.out, "--out")
     # Before the lists, which take their time.
     with atomic.writable(config.out):
-        _refuse_foreign(config.out)
+        refuse_foreign(config.out)
     if config.locked and not (config.out / LOCK_FILE).exists():
         raise UsageError(f"{config.out}: no {LOCK_FILE} to keep to", hint="put the lock there, or leave out --locked")
     folders = LocalFolders([Path(v) for v in config.videos], config.videos_are) if not config.manifest_only else None
     forgotten = read_forgotten(config.out)
     plan = plan_build(config, progress)
-    with (
-        atomic.writable(config.out),
-        only_writer(config.out / GUARD_FILE, f"another k710 build is writing to {config.out}"),
-    ):
-        if read_forgotten(config.out) != forgotten:
-            raise UsageError(f"{config.out}: videos were forgotten meanwhile", hint="run the same command again")
-        changed = _changes(config, plan.lock)
-        if changed:
-            changed += _shard_changes(config.out, plan.manifest)
-            # The index of the old plan beside the views of the new one would be read as a build.
-            (config.out / INDEX_FILE).unlink(missing_ok=True)
-        plan.audit.update(outcomes_so_far(config.out))
-        with stage("write"):
-            write_plan(config.out, plan)
-        unclaimed, shards = 0, None
-        if folders is not None:
+    run = _Run(
+        config=config,
+        plan=plan,
+        folders=folders,
+        forgotten=forgotten,
+        watch=on_clips or (lambda so_far: progress("clips", so_far.done, so_far.total)),
+        say=say or _unsaid,
+        reopen=reopen,
+    )
+    with atomic.writable(config.out):
+        return run.alone("") if config.task is None else run.as_task(config.task)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Run:
+    """What a run writes once its lists are planned."""
+
+    config: BuildConfig
+    plan: ListPlan
+    folders: LocalFolders | None
+    forgotten: tuple[int, ...]
+    watch: Callable[[SoFar], None]
+    say: Say
+    reopen: frozenset[str]
+
+    def alone(self, plan_digest: str) -> BuildSummary:
+        """Write all that is not there; tasks of the plan ``plan_digest`` may wait until this is done."""
+        config, plan, out = self.config, self.plan, self.config.out
+        with sole_writer(out, plan=plan_digest) as held:
+            self._require_the_same_forgotten()
+            changed = changes(out, plan.lock, locked=config.locked, replan=config.replan)
+            if changed:
+                changed += changes_of_shards(out, plan.manifest)
+                # The index of the old plan beside the views of the new one would be read as a build.
+                (out / INDEX_FILE).unlink(missing_ok=True)
+            plan.audit.update(outcomes_so_far(out))
+            with stage("write"):
+                write_plan(out, plan)
+            if self.folders is None:
+                return _summary(config, plan, None, changed=changed, unclaimed=0)
             told = {name: value for name, value in to_mapping(config).items() if name not in _ONCE}
-            write_arguments(config.out, told)
-            unclaimed = write_unclaimed(config.out, folders, plan.lists.catalog)
-            watch = on_clips or (lambda so_far: progress("clips", so_far.done, so_far.total))
-            shards = _make_shards(config, plan, folders, watch, say or _unsaid, reopen)
-    return _summary(config, plan, shards, changed=changed, unclaimed=unclaimed)
+            write_arguments(out, told)
+            unclaimed = write_unclaimed(out, self.folders, plan.lists.catalog)
+            ffmpeg = ffmpeg_build()
+            atomic.write_json(out / LOCK_FILE, {**plan.lock, "ffmpeg": ffmpeg})
+            shards = make_shards(self._stage(ffmpeg, held), self.watch, self.say)
+            plan.audit["clips"] = shards.outcomes
+            write_audit(out, plan.audit)
+        return _summary(config, plan, shards, changed=changed, unclaimed=unclaimed)
+
+    def as_task(self, task: ArrayTask) -> BuildSummary:
+        """Write the part of one task; whoever finds that no other is left writes the index."""
+        plan_digest = self.plan.lock["digests"]["plan"]
+        ffmpeg = ffmpeg_build()
+        with task_writer(self.config.out, task, plan_digest) as held:
+            self._require_the_same_forgotten()
+            changes(self.config.out, self.plan.lock, locked=self.config.locked, replan=False)
+            share_lists(self.config.out, self.plan, ffmpeg)
+            made = self._stage(ffmpeg, held)
+            part = make_part(made, task, self.watch, self.say)
+        summary = dataclasses.replace(_summary(self.config, self.plan, part, changed=[], unclaimed=0), task=str(task))
+        if all_is_made(made):
+            # Another that is there will find the same, later.
+            with suppress(TakenError):
+                whole = self.alone(plan_digest)
+                own = ("tried", "made", "size_bytes", "seconds", "clips_per_s")
+                return dataclasses.replace(whole, **{name: getattr(summary, name) for name in own})
+        return summary
+
+    def _require_the_same_forgotten(self) -> None:
+        out = self.config.out
+        if read_forgotten(out) != self.forgotten:
+            raise UsageError(f"{out}: videos were forgotten meanwhile", hint="run the same command again")
+
+    def _stage(self, ffmpeg: str, held: Held) -> ShardStage:
+        config, plan = self.config, self.plan
+        assert self.folders is not None
+        return ShardStage(
+            out=config.out,
+            manifest=plan.manifest,
+            labels=plan.lists.labels,
+            folders=self.folders,
+            rivals=rivals(plan.lists.catalog),
+            encode=config.encode,
+            plan_digest=plan.lock["digests"]["plan"],
+            workers=config.workers,
+            keep_clips=config.keep_clips,
+            ffmpeg=ffmpeg,
+            still_ours=held.require,
+            reopen=self.reopen,
+            ray_address=config.ray_address if config.executor == "ray" else None,
+        )
 
 
 def require_clips(summary: BuildSummary) -> None:
@@ -289,89 +374,3 @@ def _silent(stage: str, done: int, total: int) -> None:
 
 def _unsaid(line: str) -> None:
     """Says nothing."""
-
-
-def _refuse_url(path: Path, flag: str) -> None:
-    """Refuse an address, which would be taken for a folder of that name."""
-    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
-        raise UsageError(f"{flag} {path}: not a folder on this machine", hint="copy it here, or mount it")
-
-
-def _refuse_foreign(out: Path) -> None:
-    """Refuse an ``out`` with files that are not a build's."""
-    if not out.exists() or (out / LOCK_FILE).exists():
-        return
-    strangers = sorted(p.name for p in out.iterdir() if p.name not in _NOT_STRANGE and not _is_unfinished(p.name))
-    if strangers:
-        raise UsageError(f"{out}: not empty and not a build (it has {strangers[0]})", hint="--out takes a new folder")
-
-
-def _changes(config: BuildConfig, lock: dict[str, Any]) -> list[str]:
-    """What changes against the build in ``out``; refused unless ``--replan``."""
-    out = config.out
-    path = out / LOCK_FILE
-    if not path.exists():
-        return []
-    try:
-        changed = lock_differences(json.loads(path.read_bytes()), lock)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path}: not a lock of this version ({error})", hint="build into a new folder") from error
-    if changed and config.locked:
-        listed = "\n  ".join(changed)
-        raise UsageError(
-            f"--locked: these lists and settings do not give what {path} says; they differ in\n  {listed}",
-            hint="get the lists and settings that the lock names, or leave out --locked",
-        )
-    if changed and not config.replan:
-        listed = "\n  ".join(changed)
-        raise UsageError(
-            f"{out} holds another build; it differs in\n  {listed}",
-            hint="--replan changes it and keeps every clip that can stay; or give another --out",
-        )
-    return changed
-
-
-def _shard_changes(out: Path, manifest: pa.Table) -> list[str]:
-    """What becomes of the shards that the old plan has; nothing where its manifest cannot be read."""
-    columns = [name for name in schema.MANIFEST.names if name != "rows"]
-    try:
-        old = read_table(out / MANIFEST_FILE, schema.MANIFEST, columns)
-    except FeedError:
-        return []
-    return shard_changes(old, manifest).lines()
-
-
-def _is_unfinished(name: str) -> bool:
-    """Whether ``name`` is that of a temporary file of ours."""
-    return name.startswith(".") and name.endswith(".partial")
-
-
-def _make_shards(
-    config: BuildConfig,
-    plan: ListPlan,
-    folders: LocalFolders,
-    watch: Callable[[SoFar], None],
-    say: Say,
-    reopen: frozenset[str],
-) -> MadeShards:
-    out = config.out
-    atomic.write_json(out / LOCK_FILE, {**plan.lock, "ffmpeg": ffmpeg_build()})
-    shards = make_shards(
-        ShardStage(
-            out=out,
-            manifest=plan.manifest,
-            labels=plan.lists.labels,
-            folders=folders,
-            rivals=rivals(plan.lists.catalog),
-            encode=config.encode,
-            plan_digest=plan.lock["digests"]["plan"],
-            workers=config.workers,
-            keep_clips=config.keep_clips,
-            reopen=reopen,
-        ),
-        watch,
-        say,
-    )
-    plan.audit["clips"] = shards.outcomes
-    write_audit(out, plan.audit)
-    return shards

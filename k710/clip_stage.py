@@ -6,7 +6,8 @@ import dataclasses
 import functools
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,12 +15,13 @@ from pathlib import Path
 from k710.clips.encodings import EncodeConfig
 from k710.clips.ledger import Ledger, on_the_disk
 from k710.clips.make import ClipJob, fingerprint, make_clip
+from k710.clips.media import FFMPEG_VARIABLE, ffmpeg_build
 from k710.clips.outcomes import CORRUPT, MISSING, OK, ClipOutcome
 from k710.clips.sources.local import Candidate, Wanted
 from k710.errors import SourceError
-from k710.shards.executors import EXECUTORS
+from k710.shards.executors import RunBatches
 from k710.shards.executors.local import WorkerDied
-from k710.shards.packing import CACHE_FOLDER, Packing
+from k710.shards.packing import Packing
 
 DIED = "its worker died"
 """Reason of a clip that is tried once more, by this run or the next."""
@@ -28,6 +30,25 @@ DIED_TWICE = "its worker died twice"
 
 _MAX_DEATHS_IN_A_ROW = 10
 """More deaths than this, per worker, without a clip in between are the machine's doing and not that of the clips."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Crew:
+    """Who makes the clips, and where."""
+
+    run: RunBatches
+    """The executor."""
+    workers: int
+    """How many clips are made at a time."""
+    scratch: Path
+    """New folder for encodes in progress; no two runs share one."""
+    leftovers: str
+    """Names, as a pattern, of such folders that only dead runs can have left."""
+    still_ours: Callable[[], None]
+    """Called before anything is committed; raises when another run has taken over."""
+    ffmpeg: str = ""
+    """The build of ffmpeg that workers elsewhere must have too; empty: they are on this machine."""
+
 
 Files = Mapping[str, tuple[Candidate, ...]]
 """The files that each clip may be made of, by key, best first."""
@@ -40,6 +61,7 @@ def clips_to_make(
     packing: Packing,
     *,
     encode: EncodeConfig,
+    scratch: Path,
     reopen: AbstractSet[str] = frozenset(),
 ) -> list[ClipJob]:
     """The clips that are still to be made, in order of leaf; those without any file get their outcome at once.
@@ -57,7 +79,6 @@ def clips_to_make(
     ledger.add_all(
         [ClipOutcome(key=key, status=MISSING) for key in todo if not files[key] and _status(ledger, key) != MISSING]
     )
-    scratch = _scratch_folder(packing.out)
     return [
         ClipJob(segment=wanted[key].segment, candidates=files[key], target=scratch / f"{key}.mp4", encode=encode)
         for key in todo
@@ -65,9 +86,7 @@ def clips_to_make(
     ]
 
 
-def make_clips(
-    jobs: Sequence[ClipJob], ledger: Ledger, packing: Packing, *, workers: int
-) -> Iterator[list[ClipOutcome]]:
+def make_clips(jobs: Sequence[ClipJob], ledger: Ledger, packing: Packing, crew: Crew) -> Iterator[list[ClipOutcome]]:
     """Make clips, and yield what became of them when it is on the disk, a few at a time.
 
     Raises:
@@ -75,22 +94,43 @@ def make_clips(
     """
     todo: Sequence[ClipJob] = jobs
     deaths = 0
-    with _scratch(packing.out):
+    work = functools.partial(on_the_disk, functools.partial(make_clip_with, crew.ffmpeg) if crew.ffmpeg else make_clip)
+    with _scratch(crew):
         while todo:
             again: list[ClipJob] = []
-            for batch in EXECUTORS["local"](functools.partial(on_the_disk, make_clip), todo, workers=workers):
+            for batch in crew.run(work, todo, workers=crew.workers):
+                crew.still_ours()
                 found = [(job, _counted(_outcome(job, result, ledger), ledger)) for job, result in batch]
                 _commit(found, ledger, packing)
                 again += [_once_more(job) for job, outcome in found if _is_unfinished(outcome)]
                 final = [outcome for _, outcome in found if not _is_unfinished(outcome)]
                 deaths = 0 if final else deaths + len(found)
-                if deaths > _MAX_DEATHS_IN_A_ROW * workers:
+                if deaths > _MAX_DEATHS_IN_A_ROW * crew.workers:
                     raise SourceError(
                         f"{deaths} worker processes died one after the other (out of memory, or killed)",
                         hint="run the same command again: it goes on where it was; --workers 1 needs the least memory",
                     )
                 yield final
             todo = again
+
+
+def make_clip_with(ffmpeg: str, job: ClipJob) -> ClipOutcome:
+    """Make a clip, where ffmpeg is the one that the others use: another would give other bytes.
+
+    Raises:
+        SourceError: it is another one.
+    """
+    if _ffmpeg_here() != ffmpeg:
+        raise SourceError(
+            f"{socket.gethostname()} has another ffmpeg ({_ffmpeg_here()}) than this build ({ffmpeg})",
+            hint=f"install the same on every machine, or name it by {FFMPEG_VARIABLE}",
+        )
+    return make_clip(job)
+
+
+@functools.lru_cache(maxsize=1)
+def _ffmpeg_here() -> str:
+    return ffmpeg_build()
 
 
 def _status(ledger: Ledger, key: str) -> str:
@@ -176,21 +216,18 @@ def _relative(folder: str, out: str) -> str:
     return os.path.relpath(os.path.realpath(folder), os.path.realpath(out))
 
 
-def _scratch_folder(out: Path) -> Path:
-    """Where encodes in progress are; no two runs share one."""
-    return (out / CACHE_FOLDER / f"tmp-{os.getpid()}").resolve()
-
-
 @contextmanager
-def _scratch(out: Path) -> Iterator[None]:
-    """A new folder for encodes in progress, which goes when they end; those that killed runs left are removed."""
-    for old in (out / CACHE_FOLDER).glob("tmp-*"):
+def _scratch(crew: Crew) -> Iterator[None]:
+    """The folder for encodes in progress, which goes when they end; those that killed runs left are removed."""
+    cache = crew.scratch.parent
+    for old in cache.glob(crew.leftovers):
         shutil.rmtree(old, ignore_errors=True)
-    scratch = _scratch_folder(out)
-    scratch.mkdir(parents=True)
+    while not crew.scratch.exists():
+        with suppress(FileNotFoundError):  # another task has just removed the empty cache
+            crew.scratch.mkdir(parents=True)
     try:
         yield
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(crew.scratch, ignore_errors=True)
         with suppress(OSError):  # clips wait in it
-            scratch.parent.rmdir()
+            cache.rmdir()

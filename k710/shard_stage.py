@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +13,9 @@ import pyarrow as pa
 
 from k710 import schema
 from k710.clip_figures import SoFar, room_for, usable_by_view
-from k710.clip_stage import clips_to_make, make_clips
+from k710.clip_stage import Crew, clips_to_make, make_clips
 from k710.clips.encodings import EncodeConfig
-from k710.clips.ledger import Ledger
+from k710.clips.ledger import LEDGER_FILE, Ledger
 from k710.clips.make import ClipJob
 from k710.clips.outcomes import OK
 from k710.clips.sources.local import LocalFolders, Wanted
@@ -22,11 +24,11 @@ from k710.errors import SourceError
 from k710.labels import LabelMap
 from k710.lists.manifest import digest
 from k710.segments import Segment
+from k710.shards.executors import EXECUTORS, on_ray
+from k710.shards.executors.array import ArrayTask
 from k710.shards.index import INDEX_FILE
-from k710.shards.packing import Packing, leaves_of
+from k710.shards.packing import CACHE_FOLDER, Packing, leaves_of
 from k710.tables import write_table
-
-LEDGER_FILE = "ledger.jsonl"
 
 Progress = Callable[[SoFar], None]
 """Called when clips have come to an outcome."""
@@ -56,8 +58,31 @@ class ShardStage:
     """Processes that encode."""
     keep_clips: bool
     """Whether encoded clips stay in the cache after they are packed."""
+    ffmpeg: str
+    """The build of ffmpeg on this machine."""
+    still_ours: Callable[[], None]
+    """Called before anything is committed; raises when another run has taken over."""
     reopen: frozenset[str] = frozenset()
     """Statuses whose clips are tried again although nothing has changed."""
+    ray_address: str | None = None
+    """The Ray cluster that makes the clips; empty: one of this run's own; None: processes on this machine."""
+
+    @property
+    def encode_digest(self) -> str:
+        """Of the encode arguments, as lines of the ledger have it."""
+        return digest(to_mapping(self.encode))
+
+    def crew(self, task: ArrayTask | None) -> Crew:
+        """Who makes the clips, of one task if there is one."""
+        name = f"tmp-{task.name}-" if task is not None else "tmp-"
+        return Crew(
+            run=EXECUTORS["local"] if self.ray_address is None else on_ray(self.ray_address),
+            workers=self.workers,
+            scratch=(self.out / CACHE_FOLDER / f"{name}{os.getpid()}-{secrets.token_hex(4)}").resolve(),
+            leftovers=f"{name}*",
+            still_ours=self.still_ours,
+            ffmpeg="" if self.ray_address is None else self.ffmpeg,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,9 +111,10 @@ def make_shards(stage: ShardStage, progress: Progress, say: Say) -> MadeShards:
     Raises:
         SourceError: no clip has a video, or the workers die one after the other.
     """
-    with Ledger(stage.out / LEDGER_FILE, digest(to_mapping(stage.encode))) as ledger:
+    with Ledger(stage.out / LEDGER_FILE, stage.encode_digest) as ledger:
         packing = Packing(stage.out, stage.manifest, stage.labels, ledger.outcomes)
-        so_far = _make_and_pack(stage, ledger, packing, progress, say)
+        so_far = _make_and_pack(stage, ledger, packing, stage.crew(None), progress, say)
+        stage.still_ours()
         packing.restamp(stage.plan_digest)
         packing.sweep(keep_clips=stage.keep_clips)
         index = packing.index()
@@ -104,13 +130,45 @@ def make_shards(stage: ShardStage, progress: Progress, say: Say) -> MadeShards:
     )
 
 
+def make_part(stage: ShardStage, task: ArrayTask, progress: Progress, say: Say) -> MadeShards:
+    """Make the clips and shards of one task of several; the index is left to whoever finds all of them done.
+
+    Raises:
+        SourceError: no clip has a video, or the workers die one after the other.
+    """
+    with Ledger(stage.out / LEDGER_FILE, stage.encode_digest, task=task.name) as ledger:
+        packing = Packing(stage.out, stage.manifest, stage.labels, ledger.outcomes, task=task)
+        so_far = _make_and_pack(stage, ledger, packing, stage.crew(task), progress, say)
+    return MadeShards(
+        tried=so_far.tried,
+        made=so_far.made,
+        size_bytes=so_far.size_bytes,
+        seconds=so_far.seconds,
+        outcomes=dict(so_far.counts.most_common()),
+        usable={},
+        count=sum(bool(packing.members(leaf)) for leaf in packing.leaves),
+    )
+
+
+def all_is_made(stage: ShardStage) -> bool:
+    """Whether every shard of the plan is there, whichever tasks made them."""
+    outcomes = Ledger(stage.out / LEDGER_FILE, stage.encode_digest).outcomes
+    # The keys first: looking at a leaf costs as much as it has clips.
+    if any(key not in outcomes for key in stage.manifest["key"].to_pylist()):
+        return False
+    packing = Packing(stage.out, stage.manifest, stage.labels, outcomes)
+    return all(map(packing.is_done, packing.leaves))
+
+
 def clip_outcomes(index: pa.Table) -> dict[str, int]:
     """Clips per outcome in the ``status`` of an index, most frequent first."""
     return dict(Counter(str(status) for status in index["status"].to_pylist()).most_common())
 
 
-def _make_and_pack(stage: ShardStage, ledger: Ledger, packing: Packing, progress: Progress, say: Say) -> SoFar:
-    jobs = _jobs(stage, ledger, packing)
+def _make_and_pack(
+    stage: ShardStage, ledger: Ledger, packing: Packing, crew: Crew, progress: Progress, say: Say
+) -> SoFar:
+    jobs = _jobs(stage, ledger, packing, crew)
     open_keys = {job.segment.key for job in jobs}
     waiting = leaves_of(packing, open_keys)
     pending = sorted(leaf for leaf in packing.leaves if leaf in waiting or not packing.is_done(leaf))
@@ -124,10 +182,11 @@ def _make_and_pack(stage: ShardStage, ledger: Ledger, packing: Packing, progress
     packing.rescue(pending)
     for leaf in (leaf for leaf in pending if leaf not in waiting):
         packing.pack(leaf, stage.plan_digest, keep_clips=stage.keep_clips)
-    known = (ledger.outcomes[key].status for key in packing.clips if key not in open_keys)
-    so_far = SoFar(total=len(packing.clips), counts=Counter(known))
+    keys = packing.keys
+    known = (ledger.outcomes[key].status for key in keys if key not in open_keys)
+    so_far = SoFar(total=len(keys), counts=Counter(known))
     progress(so_far)
-    for outcomes in make_clips(jobs, ledger, packing, workers=stage.workers):
+    for outcomes in make_clips(jobs, ledger, packing, crew):
         so_far.add(outcomes)
         for leaf, number in leaves_of(packing, [outcome.key for outcome in outcomes]).items():
             waiting[leaf] -= number
@@ -137,7 +196,7 @@ def _make_and_pack(stage: ShardStage, ledger: Ledger, packing: Packing, progress
     return so_far
 
 
-def _jobs(stage: ShardStage, ledger: Ledger, packing: Packing) -> list[ClipJob]:
+def _jobs(stage: ShardStage, ledger: Ledger, packing: Packing, crew: Crew) -> list[ClipJob]:
     wanted = _wanted(stage.manifest)
     files = dict(zip(packing.clips, stage.folders.candidates(list(wanted.values()), stage.rivals), strict=True))
     if files and not any(files.values()) and not any(o.status == OK for o in ledger.outcomes.values()):
@@ -145,7 +204,8 @@ def _jobs(stage: ShardStage, ledger: Ledger, packing: Packing) -> list[ClipJob]:
             f"none of the {len(files):,} planned clips has a video in {', '.join(stage.folders.names)}",
             hint="files are found by name: the 11-character id, then _{start:06d}_{end:06d} if they are trimmed",
         )
-    return clips_to_make(wanted, files, ledger, packing, encode=stage.encode, reopen=stage.reopen)
+    own = {key: files[key] for key in packing.keys}
+    return clips_to_make(wanted, own, ledger, packing, encode=stage.encode, scratch=crew.scratch, reopen=stage.reopen)
 
 
 def _wanted(manifest: pa.Table) -> dict[str, Wanted]:

@@ -58,7 +58,9 @@ def class_order(name: str, labels: LabelMap | None = None) -> ClassOrder:
     if name == CANONICAL:
         return next(order for order in known.values() if order.taxonomy == MERGED)
     if name not in known:
-        raise UsageError(f"unknown class order {name!r}", hint=f"known: {', '.join(dict.fromkeys((*known, CANONICAL)))}")
+        raise UsageError(
+            f"unknown class order {name!r}", hint=f"known: {', '.join(dict.fromkeys((*known, CANONICAL)))}"
+        )
     return known[name]
 
 

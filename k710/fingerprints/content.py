@@ -19,12 +19,12 @@ from k710.fingerprints.frames import RATE_HZ, FrameHashes
 from k710.fingerprints.leaks import NEAR_DUPLICATES, ClipFacts, between_views, pair_table
 from k710.fingerprints.search import Index, SearchSettings, verified
 from k710.fingerprints.stored import FOLDER, ClipBytes, FingerprintFolder, FingerprintSummary, fingerprint_clips
-from k710.processes import GUARD_FILE, only_writer
 from k710.report.markdown import audit_markdown
 from k710.report.stored import StoredAudit
 from k710.shards.index import INDEX_FILE, LOCK_FILE, parsed_lock
 from k710.store import Store
 from k710.tables import read_table, table_from_bytes, write_table
+from k710.writers import sole_writer
 
 TABLE_FILE = "near_duplicates.parquet"
 DOCUMENT_FILE = "near_duplicates.json"
@@ -84,8 +84,7 @@ def audit_content(config: ContentConfig, progress: Progress | None = None) -> Co
         SourceError: workers cannot be started.
     """
     build = _Build(config.folder)
-    guard = only_writer(config.folder / GUARD_FILE, f"another k710 build is writing to {config.folder}")
-    with atomic.writable(config.folder), guard:
+    with atomic.writable(config.folder), sole_writer(config.folder):
         return _Run(build, config, progress or _silent).done()
 
 

@@ -6,6 +6,7 @@ a shard that changes takes the clips that stay from the old shards, by byte rang
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -19,6 +20,7 @@ from k710 import atomic, schema
 from k710.clips.outcomes import OK, ClipOutcome
 from k710.errors import FeedError
 from k710.labels import TAXONOMIES, LabelMap
+from k710.shards.executors.array import ArrayTask
 from k710.shards.plan import ROOT, SHARDS_FOLDER
 from k710.shards.write import (
     Extent,
@@ -43,8 +45,16 @@ _PLACED = tuple(name for name in schema.SHARDS.names if name not in schema.MANIF
 class Packing:
     """The shards of one build as they are planned and as they stand on the disk."""
 
-    def __init__(self, out: Path, manifest: pa.Table, labels: LabelMap, outcomes: Mapping[str, ClipOutcome]) -> None:
-        """``outcomes`` is read when a leaf is packed, so it may grow in the meantime."""
+    def __init__(
+        self,
+        out: Path,
+        manifest: pa.Table,
+        labels: LabelMap,
+        outcomes: Mapping[str, ClipOutcome],
+        *,
+        task: ArrayTask | None = None,
+    ) -> None:
+        """``outcomes`` is read when a leaf is packed, so it may grow in the meantime; ``task`` packs its own only."""
         self.out = out
         """Folder of the build."""
         self._names = {taxonomy: labels.taxonomy_names(taxonomy) for taxonomy in TAXONOMIES}
@@ -54,10 +64,17 @@ class Packing:
         self.leaves: dict[str, list[str]] = {}
         for key, clip in self.clips.items():
             self.leaves.setdefault(clip["leaf"], []).append(key)
+        if task is not None:
+            self.leaves = {leaf: self.leaves[leaf] for leaf in task.own(self.leaves)}
         self._store = Store(out)
         self._walked: dict[Path, dict[str, Extent]] = {}
         self._near: dict[str, list[Path]] = {}
         self._anywhere: dict[str, Path] | None = None
+
+    @property
+    def keys(self) -> list[str]:
+        """The clips of the leaves that are to be packed here."""
+        return [key for key, clip in self.clips.items() if clip["leaf"] in self.leaves]
 
     def cached(self, key: str) -> Path:
         """Where the mp4 of a clip waits to be packed."""
@@ -200,9 +217,19 @@ class Packing:
         )
 
     def _read_mp4(self, key: str) -> bytes:
-        cached = self.cached(key)
-        if cached.exists():
-            return cached.read_bytes()
+        try:
+            data = self._found(key)
+        except (KeyError, FeedError):
+            if not self.cached(key).exists():
+                raise
+            data = b""
+        # Another task that packs the shard anew in which it was has put it into the cache before.
+        is_another = hashlib.sha256(data).hexdigest() != self._outcomes[key].sha256
+        return self.cached(key).read_bytes() if is_another and self.cached(key).exists() else data
+
+    def _found(self, key: str) -> bytes:
+        with contextlib.suppress(FileNotFoundError):
+            return self.cached(key).read_bytes()
         shard, extent = self._place(key)
         return self._store.read_range(shard, extent.offset, extent.size_bytes)
 

@@ -30,7 +30,7 @@ from k710.processes import require_room_for_sockets
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-_AHEAD = 2
+AHEAD = 2
 """Tasks that a worker has: the one it is at, and one more, so that it need not wait while results are stored."""
 _MAX_VAIN_STARTS = 10
 """Workers in a row that end without having been at a task."""
@@ -77,7 +77,7 @@ def run_batches(
         SourceError: workers cannot be started.
     """
     pool = _Pool(function, workers)
-    todo = _Todo(tasks)
+    todo = Todo(tasks)
     try:
         while True:
             pool.feed(todo)
@@ -92,7 +92,7 @@ def run_batches(
         pool.end()
 
 
-class _Todo(Generic[Task]):
+class Todo(Generic[Task]):
     """Tasks to hand out; those that come back go first."""
 
     def __init__(self, tasks: Iterable[Task]) -> None:
@@ -143,9 +143,9 @@ class _Pool(Generic[Task, Result]):
     def is_busy(self) -> bool:
         return any(worker.tasks for worker in self._workers)
 
-    def feed(self, todo: _Todo[Task]) -> None:
+    def feed(self, todo: Todo[Task]) -> None:
         """Give every worker something to do, and then something to do next."""
-        for depth in range(1, _AHEAD + 1):
+        for depth in range(1, AHEAD + 1):
             for place in range(self._size):
                 if place < len(self._workers) and len(self._workers[place].tasks) >= depth:
                     continue
@@ -154,7 +154,7 @@ class _Pool(Generic[Task, Result]):
                         self._workers.append(_Worker(self._function))
                     self._workers[min(place, len(self._workers) - 1)].hand(task)
 
-    def answers(self, todo: _Todo[Task]) -> tuple[list[tuple[Task, Result | WorkerDied]], BaseException | None]:
+    def answers(self, todo: Todo[Task]) -> tuple[list[tuple[Task, Result | WorkerDied]], BaseException | None]:
         """What has been done by now, at least one thing unless a worker came or went; and what a task raised."""
         done: list[tuple[Task, Result | WorkerDied]] = []
         error: BaseException | None = None
@@ -177,7 +177,7 @@ class _Pool(Generic[Task, Result]):
                 error = answer[1]
         return done, error
 
-    def _bury(self, worker: _Worker[Task, Result], todo: _Todo[Task]) -> list[tuple[Task, Result | WorkerDied]]:
+    def _bury(self, worker: _Worker[Task, Result], todo: Todo[Task]) -> list[tuple[Task, Result | WorkerDied]]:
         """Take a dead worker out; the task that it died of, if it did."""
         worker.process.join(_GRACE_S)
         worker.pipe.close()
@@ -228,10 +228,11 @@ def _work(function: Callable[[Task], Result], pipe: connection.Connection, folde
         pipe.send(None)
         while True:
             task = pipe.recv()
-            pipe.send(_answer(function, task))
+            pipe.send(answer(function, task))
 
 
-def _answer(function: Callable[[Task], Result], task: Task) -> tuple[bool, Any]:
+def answer(function: Callable[[Task], Result], task: Task) -> tuple[bool, Any]:
+    """Whether a task came to a result, and that, or what it raised; ends the process when there is no memory."""
     try:
         return True, function(task)
     except MemoryError:
