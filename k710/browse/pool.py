@@ -16,8 +16,7 @@ import pyarrow as pa
 from k710 import schema
 from k710.browse.unchanged import MANIFEST_FILE
 from k710.errors import FeedError
-from k710.labels import LabelMap, load_labels, parse_labels
-from k710.shards.index import CLASSES_FILE, INDEX_FILE, LOCK_FILE, parsed_lock
+from k710.shards.index import INDEX_FILE, LOCK_FILE, class_table, parsed_lock
 from k710.store import Store
 from k710.tables import compute, table_from_bytes
 from k710.takedown.forgotten import read_forgotten
@@ -112,7 +111,7 @@ class Pool:
         self.index_bytes = self.store.read(INDEX_FILE) if self.has_index else b""
         self._require_taken_down()
         self.table = self._table()
-        self.labels = _labels(self.store, self.lock)
+        self.labels = class_table(self.store, self.lock)
         self.views = tuple(_view(self.store, name) for name in sorted(self.lock["views"]))
         self.members = _Members(self.table, [view.name for view in self.views])
 
@@ -241,20 +240,6 @@ class _Members:
         start, end = self._places.get((view, index), (0, 0))
         found: Ints = self._clip[start:end]
         return found
-
-
-def _labels(store: Store, lock: Mapping[str, Any]) -> LabelMap:
-    packaged = load_labels()
-    if lock["class_table"] == packaged.digest:
-        return packaged
-    if store.exists(CLASSES_FILE):
-        own = parse_labels(store.read(CLASSES_FILE), where=store.url(CLASSES_FILE))
-        if own.digest == lock["class_table"]:
-            return own
-    raise FeedError(
-        f"{store.root}: the class table that it was built with is not there",
-        hint=f"restore {CLASSES_FILE} in it, or build it again",
-    )
 
 
 def _view(store: Store, name: str) -> ViewFacts:

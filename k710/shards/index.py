@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,17 +106,7 @@ class ShardIndex:
         Raises:
             FeedError: the build was made with another table than this version has, and does not hold it.
         """
-        packaged, wanted = load_labels(), self.lock["class_table"]
-        if wanted == packaged.digest:
-            return packaged
-        if self.store.exists(CLASSES_FILE):
-            own = parse_labels(self.store.read(CLASSES_FILE), where=self.store.url(CLASSES_FILE))
-            if own.digest == wanted:
-                return own
-        raise FeedError(
-            f"{self.store.root}: the class table that it was built with is not there",
-            hint=f"restore {CLASSES_FILE} in it, or build it again",
-        )
+        return class_table(self.store, self.lock)
 
     @property
     def view_names(self) -> list[str]:
@@ -189,3 +179,18 @@ def _digests(values: list[str | None]) -> npt.NDArray[np.uint8]:
 
 def _filled(values: list[int | None]) -> npt.NDArray[np.int64]:
     return np.array([-1 if v is None else v for v in values], dtype=np.int64)
+
+
+def class_table(store: Store, lock: Mapping[str, Any]) -> LabelMap:
+    """The class table that the build with ``lock`` in ``store`` was made with, as ``ShardIndex.labels``."""
+    packaged, wanted = load_labels(), lock["class_table"]
+    if wanted == packaged.digest:
+        return packaged
+    if store.exists(CLASSES_FILE):
+        own = parse_labels(store.read(CLASSES_FILE), where=store.url(CLASSES_FILE))
+        if own.digest == wanted:
+            return own
+    raise FeedError(
+        f"{store.root}: the class table that it was built with is not there",
+        hint=f"restore {CLASSES_FILE} in it, or build it again",
+    )
