@@ -23,7 +23,7 @@ from k710.report.answer import answer_of
 from k710.report.audit import audit_document
 from k710.report.figures import MAX_LISTS, balance_figure, flow_figure, label, leak_figure
 from k710.report.leak_ids import MAX_IDS, ids_of_leaks
-from k710.report.page import audit_page, write_build_page, write_page
+from k710.report.page import _shown, audit_page, write_build_page, write_page
 from k710.report.stored import read_audit, stored_page
 from k710.takedown.forget import ForgetConfig, forget
 
@@ -171,6 +171,16 @@ def test_a_cell_names_its_first_ids_and_large_ids_give_way_to_the_size_of_the_pa
 
 
 def test_of_very_many_lists_the_matrix_shows_those_that_share_most() -> None:
+    names = [f"l{i}" for i in range(MAX_LISTS + 5)]
+    audit = {
+        "lists": [{"list": name, "held_out": name == "h"} for name in ("h", *names)],
+        "leaks": [{"train": name, "held_out": "h", "videos": i} for i, name in enumerate(names)],
+    }
+    assert _shown(audit, held_out=False) == names[5:]
+    assert _shown(audit, held_out=True) == ["h"]
+
+
+def test_the_largest_matrix_is_a_figure_that_can_be_drawn() -> None:
     names = [f"l{i}" for i in range(MAX_LISTS)]
     cells = {(n, "h"): {"videos": i, "share": i / 100, "told": n} for i, n in enumerate(names)}
     validated(leak_figure(names, ["h"], cells))
