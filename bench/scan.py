@@ -86,7 +86,8 @@ def measured(root: Path, num: int) -> dict[str, float]:
 def measure(root: Path, num: int) -> None:
     """Scan ``root`` and match every clip; print the seconds and bytes as JSON."""
     sys.path.insert(0, str(ROOT))
-    from k710.clips.sources.local import LocalFolders, Wanted
+    from k710.clips.sources.candidates import Wanted
+    from k710.clips.sources.local import LocalFolders
     from k710.segments import Segment
 
     before = resident_bytes()

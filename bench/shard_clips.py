@@ -19,7 +19,8 @@ from k710.clips.make import ClipJob, make_clip
 from k710.clips.media import EncodeConfig
 from k710.clips.outcomes import OK, ClipOutcome, Unusable
 from k710.clips.probing import VideoFacts, probe
-from k710.clips.sources.local import SUFFIXES, LocalFolders, Wanted
+from k710.clips.sources.candidates import Wanted
+from k710.clips.sources.local import SUFFIXES, LocalFolders
 from k710.clips.verify import Decoded
 from k710.segments import Segment
 from k710.shards.executors.local import run_local

@@ -18,7 +18,8 @@ from k710.claims import Held, TakenError
 from k710.clip_figures import SoFar, falls_short
 from k710.clips.encodings import EncodeConfig
 from k710.clips.media import ffmpeg_build
-from k710.clips.sources.local import LocalFolders, VideosAre
+from k710.clips.sources.candidates import VideosAre
+from k710.clips.sources.local import LocalFolders
 from k710.config import to_mapping
 from k710.errors import AnswerIsNo, UsageError
 from k710.list_stage import Inputs, ListPlan, Progress, plan_lists, read_lists

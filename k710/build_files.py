@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from k710 import atomic, schema
-from k710.clips.sources.local import LocalFolders, Wanted
+from k710.clips.sources.candidates import Wanted
+from k710.clips.sources.local import LocalFolders
 from k710.errors import FeedError
 from k710.list_stage import ListPlan
 from k710.lists.catalog import Catalog

@@ -17,7 +17,7 @@ from k710.clips.ledger import Ledger, on_the_disk
 from k710.clips.make import ClipJob, fingerprint, make_clip
 from k710.clips.media import FFMPEG_VARIABLE, ffmpeg_build
 from k710.clips.outcomes import CORRUPT, MISSING, OK, ClipOutcome
-from k710.clips.sources.local import Candidate, Wanted
+from k710.clips.sources.candidates import Candidate, Wanted
 from k710.errors import SourceError
 from k710.shards.executors import RunBatches
 from k710.shards.executors.local import WorkerDied

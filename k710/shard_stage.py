@@ -18,7 +18,8 @@ from k710.clips.encodings import EncodeConfig
 from k710.clips.ledger import LEDGER_FILE, Ledger
 from k710.clips.make import ClipJob
 from k710.clips.outcomes import OK
-from k710.clips.sources.local import LocalFolders, Wanted
+from k710.clips.sources.candidates import Wanted
+from k710.clips.sources.local import LocalFolders
 from k710.config import to_mapping
 from k710.errors import SourceError
 from k710.labels import LabelMap

@@ -53,7 +53,7 @@ def cut_out(times_s: Times, tick_s: float, declared: Fraction | None, *, start_s
     rate, variable = rate_of(times_s, tick_s, declared)
     if variable and len(window_s) >= _ENOUGH:
         rate, variable = rate_of(window_s, tick_s, declared)
-    begins_s = max(start_s, float(times_s[0])) if variable else float(times_s[first])
+    begins_s = max(start_s, float(times_s[first])) if variable else float(times_s[first])
     # The frame that is shown at the start may have begun before it; the clip lasts as long as the segment all the same.
     end_s = min(end_s, float(times_s[-1] + 1 / rate))
     num_frames = max(1, round((end_s - max(start_s, begins_s)) * rate))

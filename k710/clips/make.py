@@ -22,7 +22,7 @@ from k710.clips.outcomes import (
     Unusable,
 )
 from k710.clips.probing import VideoFacts, probe
-from k710.clips.sources.local import Candidate
+from k710.clips.sources.candidates import Candidate
 from k710.clips.verify import Decoded, decode
 from k710.segments import Segment
 

@@ -26,6 +26,20 @@ TIMEOUT = "timeout"
 """ffmpeg did not come to an end in the time that a clip of this length may take."""
 NEEDS_CUT = "needs_cut"
 """A whole video, where ``copy`` or ``none`` takes trimmed files only."""
+PENDING = "pending"
+"""A source elsewhere did not answer, or asks to wait: the next run tries it again."""
+PRIVATE = "private"
+"""The uploader has made the video private."""
+REMOVED = "removed"
+"""The uploader or the site has removed the video."""
+TERMINATED = "terminated"
+"""The uploader's account was closed."""
+GEO_BLOCKED = "geo_blocked"
+"""The site does not show the video in this country."""
+AGE_RESTRICTED = "age_restricted"
+"""The site shows the video to grown-ups who sign in."""
+COPYRIGHT = "copyright"
+"""The video was taken down or blocked for a claim of its owner."""
 
 STATUSES = (
     OK,
@@ -39,6 +53,13 @@ STATUSES = (
     TOO_LARGE,
     TIMEOUT,
     NEEDS_CUT,
+    PENDING,
+    PRIVATE,
+    REMOVED,
+    TERMINATED,
+    GEO_BLOCKED,
+    AGE_RESTRICTED,
+    COPYRIGHT,
 )
 """Every status, in the order in which reports list them."""
 
@@ -65,6 +86,8 @@ class ClipOutcome:
     """One line for people: the reason."""
     source: str = ""
     """Name of the file it is from; empty when there was none."""
+    kind: str = "local"
+    """The kind of source that the file is from: a name of ``SOURCES``."""
     frames: int = 0
     """Frames in the clip."""
     fps: float = 0.0

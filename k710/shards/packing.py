@@ -207,7 +207,7 @@ class Packing:
             "id": clip["id"],
             "segment": {"start_s": clip["start_s"], "end_s": clip["end_s"]},
             "labels": labels,
-            "source": {"kind": "local", "file": outcome.source},
+            "source": {"kind": outcome.kind, "file": outcome.source},
             "notes": list(outcome.notes),
         }
         if len(clip["classes"]) > 1:

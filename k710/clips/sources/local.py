@@ -11,50 +11,17 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from k710.clips.sources.candidates import Candidate, VideosAre, Wanted
 from k710.clips.sources.file_names import SUFFIXES as SUFFIXES
 from k710.clips.sources.file_names import NamedFile, holds_youtube_id, times_of
 from k710.clips.sources.scan import scan
 from k710.config import load_releases
 from k710.segments import Segment, is_youtube_id
 
-VideosAre = Literal["auto", "clips", "originals"]
-"""What files without times in their names are: told by their length, trimmed clips, or whole videos."""
-
 NO_ID = "no id in its name"
 UNKNOWN_ID = "no annotation names its id"
 OTHER_TIMES = "its times are no annotation's"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
-    """A file that may serve a clip."""
-
-    path: str
-    """Where it is."""
-    timed: bool
-    """Whether its name has the clip's times: then it is trimmed."""
-    may_be_trimmed: bool
-    """Whether it may be taken as trimmed, if that is what it is; False where another segment has as good a claim."""
-    videos_are: VideosAre = "auto"
-    """What it is when it is not timed: ``clips``, trimmed whatever its length; ``originals``, to be cut whatever its
-    length; ``auto``, as its length says."""
-
-    @property
-    def name(self) -> str:
-        """File name, without folders."""
-        return Path(self.path).name
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Wanted:
-    """A clip that needs a file."""
-
-    segment: Segment
-    """Which part of which video."""
-    releases: frozenset[str]
-    """Releases with a row for it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)

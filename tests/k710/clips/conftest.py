@@ -12,7 +12,7 @@ import pytest
 from k710.clips.make import ClipJob, make_clip
 from k710.clips.media import EncodeConfig, encode_frames, ffmpeg_path
 from k710.clips.outcomes import ClipOutcome
-from k710.clips.sources.local import Candidate
+from k710.clips.sources.candidates import Candidate
 from k710.segments import Segment
 
 Ffmpeg = Callable[..., Path]

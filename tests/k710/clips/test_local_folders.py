@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from k710.clips.sources.candidates import Candidate, VideosAre, Wanted
 from k710.clips.sources.file_names import FileNames, Folder, split_times, times_of
-from k710.clips.sources.local import Candidate, LocalFolders, VideosAre, Wanted
+from k710.clips.sources.local import LocalFolders
 from k710.errors import UsageError
 from k710.segments import Segment, safe_id
 

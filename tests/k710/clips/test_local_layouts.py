@@ -13,8 +13,9 @@ import pytest
 from k710.clips.encodings import EncodeConfig
 from k710.clips.make import ClipJob, make_clip
 from k710.clips.outcomes import AMBIGUOUS, OK, TOO_SHORT
+from k710.clips.sources.candidates import VideosAre, Wanted
 from k710.clips.sources.file_names import SUFFIXES
-from k710.clips.sources.local import NO_ID, OTHER_TIMES, UNKNOWN_ID, LocalFolders, VideosAre, Wanted
+from k710.clips.sources.local import NO_ID, OTHER_TIMES, UNKNOWN_ID, LocalFolders
 from k710.segments import Segment
 
 A, B = "-bc_efghijk", "__0-9_-NaN_"

@@ -16,7 +16,8 @@ from full_disk import full_disk
 from tars import tar
 from web_site import HURRIED, Site
 
-from k710.clips.sources.local import LocalFolders, Wanted
+from k710.clips.sources.candidates import Wanted
+from k710.clips.sources.local import LocalFolders
 from k710.errors import InputError, SourceError, UsageError
 from k710.fetch.outcomes import CHANGED, DAMAGED, FETCHED, FOUND, REPLACED, UNCHANGED
 from k710.fetch.videos import FetchVideosConfig, VideosSummary, fetch_videos

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -360,25 +359,6 @@ def test_pyav_needs_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
 # Processes
 
 
-def _answer(data: bytes, answers: Any) -> None:
-    answers.put(decode_by_torchcodec(data, [1, 40])[40].tobytes())
-
-
-@needs_torchcodec
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_a_forked_child_decodes_what_its_parent_decoded(usual: Mapping[str, Stream]) -> None:
-    data, frames = usual["h264 sparse8"]
-    require_decoder("torchcodec")
-    context = multiprocessing.get_context("fork")
-    answers = context.Queue()
-    child = context.Process(target=_answer, args=(data, answers))
-    child.start()
-    # A child that waits for a thread of its parent waits forever.
-    assert answers.get(timeout=60) == frames[40].tobytes()
-    child.join(60)
-    assert child.exitcode == 0
-
-
 PROGRAM = """
 import hashlib, multiprocessing, sys
 from pathlib import Path
@@ -403,7 +383,6 @@ if __name__ == "__main__":
 
 
 @needs_torchcodec
-@pytest.mark.slow
 def test_children_of_every_kind_decode_what_their_parent_decoded(tmp_path: Path) -> None:
     make(KINDS["h264 sparse8"], tmp_path)
     (tmp_path / "program.py").write_text(PROGRAM)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from uniformerv2.pretrain import PretrainConfig, pretrain
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 BY_TORCHCODEC = "data.decoder=torchcodec"
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +81,8 @@ def test_evaluation_by_torchcodec_gives_the_scores_of_pyav(
     assert (ours.settings["decoder"], plain.settings["decoder"]) == ("torchcodec", "pyav")
 
 
-@pytest.mark.usefixtures("torchcodec")
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize(
-    "start", ["fork", *(pytest.param(start, marks=pytest.mark.slow) for start in ("forkserver", "spawn"))]
-)
-def test_workers_that_begin_in_any_way_decode_by_torchcodec(build: Path, start: Any) -> None:
+def require_equal_batches(build: Path, start: Any) -> None:
+    """Fail unless workers that begin by ``start`` and decode by torchcodec give the batches of this process by PyAV."""
     clips, views = train_clips(build), clips_to_score(build)
     expected = pixels(train_loader(clips, one_epoch(), workers=0, pin=False))
     ours = dataclasses.replace(clips, decoder="torchcodec")
@@ -94,6 +93,42 @@ def test_workers_that_begin_in_any_way_decode_by_torchcodec(build: Path, start: 
     ours_to_score = dataclasses.replace(views, decoder="torchcodec")
     apart = pixels(test_loader(ours_to_score, range(6), clips_per_batch=2, workers=1, start=start))
     assert all(torch.equal(a, b) for a, b in zip(expected, apart, strict=True))
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+import torch
+from test_torchcodec_runs import require_equal_batches
+from uniformerv2.data.torchcodec_check import require_decoder
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    require_decoder("torchcodec")
+    require_equal_batches(Path(sys.argv[1]), sys.argv[2])
+    print("equal")
+"""
+
+
+@pytest.mark.usefixtures("torchcodec")
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "start", ["fork", *(pytest.param(start, marks=pytest.mark.slow) for start in ("forkserver", "spawn"))]
+)
+def test_workers_that_begin_in_any_way_decode_by_torchcodec(build: Path, start: str, tmp_path: Path) -> None:
+    # In a process that has checked the decoder and done nothing else, as a trainer has: a child forked from one that
+    # has run other tests also has what their threads held.
+    (tmp_path / "program.py").write_text(PROGRAM)
+    paths = [str(HERE), str(HERE.parents[2])]
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "program.py"), str(build), start],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == ("equal\n", 0), done.stderr
 
 
 def test_a_run_whose_decoder_is_not_there_leaves_nothing_behind(
