@@ -1,12 +1,13 @@
 """How many edited copies are found as near-duplicates and how many other pairs are, and what the index costs.
 
-usage: python bench/near_duplicates.py quality --videos DIR --folder DIR [--part calibrate|test]
+usage: python bench/near_duplicates.py quality --videos DIR --folder DIR [--part calibrate|test|fresh]
        python bench/near_duplicates.py index [--clips N] [--frames N] [--tables N]
 
 quality: sources are parts of the real clips in --videos (each of nine regions and the whole picture, in two segments
 that share no frame) and drawn scenes of `k710 synth`. Every source is encoded, every edit is encoded from that, and
 each original is compared with the edit of each source. Hashes stay in --folder. `calibrate` uses other clips and drawn
-scenes than `test`; thresholds were chosen on the first.
+scenes than `test`; thresholds were chosen on the first. `fresh` has drawn scenes that neither has: what was changed
+after a look at `test` was measured there once.
 
 index: random hashes, of which some belong to copies (a hash of each copy's frame differs in 0 to 31 bits) and some to
 pictures that thousands of clips show.
@@ -33,16 +34,17 @@ import numpy as np
 from k710.fingerprints.bands import BandSettings, Entries, close_owners
 from k710.fingerprints.frames import HASH_BYTES, FrameHashes, hash_frames
 from k710.fingerprints.matching import Match, MatchSettings, compare
-from k710.fingerprints.moments import MOST_MOMENTS, calm_moments
-from k710.fingerprints.search import find_near_duplicates
+from k710.fingerprints.moments import MOST_MOMENTS
+from k710.fingerprints.search import Index, SearchSettings, find_near_duplicates
 from k710.synth.scenes import APPEARANCE_FAMILIES, ORDER_FAMILIES, Scene, draw
 
 REAL = {
     "calibrate": ("kinetics_340x256_30fps.mp4", "h264_1080p_2s.mp4"),
+    "fresh": (),
     "test": ("kinetics_340x256_28fps.mp4", "kinetics_426x320_30fps.mp4", "mpeg4_320x240_audio.avi"),
 }
 TWIN = ("kinetics_340x256_28fps.mp4", "h264_340x256_6fps.mp4")
-NUM_DRAWN = {"calibrate": 60, "test": 72}
+NUM_DRAWN = {"calibrate": 60, "test": 72, "fresh": 36}
 DRAWN_OTHERS = 14
 SAME_PICTURES = ("light", "slanted_stripes")
 """Families whose two segments show the same pictures, brighter or shifted by a stripe: neither copies nor others."""
@@ -59,6 +61,7 @@ FILTERS = {
     "crop 5 % corner": f"crop=iw*0.95:ih*0.95:0:0,{_EVEN}",
 }
 OFFSETS_S = {"offset 1 s": 1.0, "offset 0.77 s": 0.77}
+PARTS = ("whole", "middle", "quality", "light", "middle_light")
 GOALS = ("scale to 160", "crop 5 %", "crf 35", "offset 1 s")
 
 
@@ -139,7 +142,7 @@ def report(edit: str, found: list[Compared], clips: dict[tuple[str, str], FrameH
     both = [[clips[a.name, "original"], clips[a.name, edit]] for a, _ in copies]
     hits = sum(len(find_near_duplicates(pair)) == 1 for pair in both)
     # The content audit counts the others by name, as clips that show too little to be compared.
-    shown = sum(int(pair[0].is_telling.sum()) >= MatchSettings().least_samples for pair in both)
+    shown = sum(int(pair[0].is_shown.sum()) >= MatchSettings().least_samples for pair in both)
     false, same = (sum((m is not None) for m in group) for group in (others, scenes))
     goal = "*" if edit in GOALS else " "
     print(
@@ -150,17 +153,10 @@ def report(edit: str, found: list[Compared], clips: dict[tuple[str, str], FrameH
 
 def in_index(a: FrameHashes, b: FrameHashes) -> bool:
     """Whether the index proposes the pair."""
-    return len(close_owners(entries_of([a, b]))) > 0
-
-
-def entries_of(clips: list[FrameHashes]) -> Entries:
-    """The entries of clips for the index."""
-    moments = [calm_moments(clip) for clip in clips]
-    return Entries(
-        whole=np.concatenate([c.whole[m] for c, m in zip(clips, moments, strict=True)]),
-        middle=np.concatenate([c.middle[m] for c, m in zip(clips, moments, strict=True)]),
-        owner=np.repeat(np.arange(len(clips), dtype=np.int32), [len(m) for m in moments]),
-    )
+    found = Index()
+    found.add(0, a)
+    found.add(1, b)
+    return len(found.candidates(SearchSettings())) > 0
 
 
 def _part(hits: int, of: int) -> str:
@@ -195,7 +191,7 @@ def drawn_sources(folder: Path, part: str) -> Iterator[Source]:
     families = [f for f in (*ORDER_FAMILIES, *APPEARANCE_FAMILIES) if f not in SAME_PICTURES]
     for number in range(NUM_DRAWN[part]):
         family = families[number % len(families)]
-        seed = {"calibrate": 1, "test": 2}[part]
+        seed = {"calibrate": 1, "test": 2, "fresh": 3}[part]
         path = folder / f"drawn-{part}-{number}.mp4"
         if not path.exists():
             scene = Scene(family=family, seed=seed, number=number, num_frames=150, width_px=340, height_px=256)
@@ -239,11 +235,11 @@ def encode_and_hash(source: Source, folder: Path) -> dict[str, FrameHashes]:
         arrays = {}
         for edit, path in encode(source, folder).items():
             hashes = hash_frames(path.read_bytes())
-            arrays |= {f"{edit}/{name}": getattr(hashes, name) for name in ("whole", "middle", "quality")}
+            arrays |= {f"{edit}/{name}": getattr(hashes, name) for name in PARTS}
             path.unlink()
         np.savez(stored, **arrays)
     data = np.load(stored)
-    return {e: FrameHashes(**{n: data[f"{e}/{n}"] for n in ("whole", "middle", "quality")}) for e in edits}
+    return {e: FrameHashes(**{n: data[f"{e}/{n}"] for n in PARTS}) for e in edits}
 
 
 def encode(source: Source, folder: Path) -> dict[str, Path]:
@@ -289,7 +285,7 @@ def dump(path: Path, matches: dict[str, list[Compared]]) -> None:
                 if m is not None:
                     lines.write(
                         f"{edit}\t{a.kind}\t{kind}\t{a.name}\t{b.name}\t{m.frames}\t{m.part:.3f}\t"
-                        f"{m.distance}\t{m.elsewhere}\t{m.offset_s}\t{m.is_mirrored}\n"
+                        f"{m.distance}\t{m.rest:.3f}\t{m.offset_s}\t{m.is_mirrored}\t{m.found_by}\n"
                     )
                 elif kind == "copy":
                     lines.write(f"{edit}\t{a.kind}\t{kind}\t{a.name}\t{b.name}\tnone\n")
@@ -360,7 +356,7 @@ def parsed() -> argparse.Namespace:
     one = parts.add_parser("quality")
     one.add_argument("--videos", type=Path, required=True)
     one.add_argument("--folder", type=Path, required=True)
-    one.add_argument("--part", choices=("calibrate", "test"), default="test")
+    one.add_argument("--part", choices=("calibrate", "test", "fresh"), default="test")
     one.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     one.add_argument("--dump", type=Path)
     two = parts.add_parser("index")

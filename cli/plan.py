@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from k710.list_stage import Lists
     from k710.policies import PolicyFigures
 
-_REASONS = ("bad_row", "not_selected", "held_out", "in_train", "label_conflict", "same_clip", "other_segment")
+_REASONS = (
+    "bad_row",
+    "not_selected",
+    "held_out",
+    "in_train",
+    "near_duplicate",
+    "label_conflict",
+    "same_clip",
+    "other_segment",
+)
 
 Policies = Annotated[
     str,

@@ -59,6 +59,15 @@ ExcludeClasses = Annotated[
 ExcludeIds = Annotated[
     Path | None, typer.Option("--exclude-ids", help="File of video ids to leave out of every view, one a line.")
 ]
+DropNearDuplicates = Annotated[
+    Path | None,
+    typer.Option(
+        "--drop-near-duplicates",
+        metavar="FILE",
+        help="near_duplicates.parquet of `k710 audit --level content`; by --leaks and --protect, videos whose clips "
+        "look like others give way; of those that are trained on, one stays.",
+    ),
+]
 PerClass = Annotated[
     int | None, typer.Option("--per-class", min=1, help="Most clips of a class in each view, for trials; default: all.")
 ]
@@ -86,6 +95,7 @@ def policy(
     prefer: str,
     conflicts: str,
     selection: Selection,
+    drop_near_duplicates: Path | None = None,
 ) -> Policy:
     """What happens to videos that several lists name, by the options."""
     from k710.config import from_mapping, to_mapping
@@ -105,7 +115,12 @@ def policy(
         "conflicts": conflicts,
         "selection": to_mapping(selection),
     }
-    return from_mapping(Policy, values, where="build")
+    found = from_mapping(Policy, values, where="build")
+    if drop_near_duplicates is None:
+        return found
+    from k710.fingerprints.giving_way import without_near_duplicates
+
+    return without_near_duplicates(found, drop_near_duplicates)
 
 
 def selection(

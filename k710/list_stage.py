@@ -225,6 +225,9 @@ def _notes(lists: Lists, policy: Policy) -> tuple[str, ...]:
         wanted = pa.array(selection.exclude_ids, pa.string())
         found = compute.sum(compute.is_in(wanted, value_set=lists.catalog.ids)).as_py() or 0
         notes.append(f"--exclude-ids: {found:,} of {len(wanted):,} ids stand in the lists")
+    if alike := {*selection.near_duplicates, *selection.near_duplicates_held_out}:
+        found = compute.sum(compute.is_in(pa.array(alike, pa.string()), value_set=lists.catalog.ids)).as_py() or 0
+        notes.append(f"--drop-near-duplicates: {found:,} of {len(alike):,} videos that give way stand in the lists")
     return tuple(notes)
 
 

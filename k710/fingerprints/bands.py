@@ -1,15 +1,15 @@
 """Pairs of hashes that lie close to each other, among millions, without comparing all with all.
 
 Locality-sensitive hashing by bands: two hashes that differ in few bits agree in all bits of some band. A hash is 32
-bytes; a band is three of them, and each of the tables sorts all hashes by another band, so that those that agree stand
-beside each other. What was found that way is compared bit by bit, so that nothing false is left; what is missed is the
-part of pairs that agree in no band, which `agreeing_part` states.
+bytes; a band is some of them, three as a rule, and each of the tables sorts all hashes by another band, so that those
+that agree stand beside each other. What was found that way is compared bit by bit, so that nothing false is left; what
+is missed is the part of pairs that agree in no band, which `agreeing_part` states.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,6 @@ Ints = npt.NDArray[np.int64]
 
 MIRROR = np.packbits(np.tile(np.arange(16) % 2 == 1, 16))
 """Bits that a mirrored picture changes: PDQ's odd horizontal frequencies change their sign."""
-_BAND_BYTES = 3
 _MOST_NEIGHBOURS = 16
 """Each hash is compared with so many that follow it in its band. A picture that thousands of clips show, such as a logo
 that fills the screen, would else be compared millions of times."""
@@ -34,14 +33,25 @@ class BandSettings:
 
     tables: int = 24
     """Bands; each one costs a sort of all hashes."""
-    distance: int = 48
+    distance: int = 64
     """Most bits in which two hashes of a pair may differ. Pictures of different scenes differ in 94 or more."""
+    octets: tuple[int, ...] = tuple(range(HASH_BYTES))
+    """Bytes of the hash that are looked at."""
+    band_bytes: int = 3
+    """Of these, bytes in a band."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.tables <= 256:
             raise ValueError(f"tables must be between 1 and 256, got {self.tables}")
         if not 0 <= self.distance <= 96:
             raise ValueError(f"distance must be between 0 and 96, got {self.distance}")
+        if not 1 <= self.band_bytes <= min(3, len(self.octets)):
+            raise ValueError(f"band_bytes must be between 1 and 3, and no more than octets, got {self.band_bytes}")
+
+
+DULL = BandSettings(distance=10, octets=tuple(range(17, HASH_BYTES, 2)), band_bytes=2)
+"""For dull pictures: the 64 bits of the lowest frequencies, across and down. In a plain wall that is encoded anew 2 to
+15 of these differ and a third of the others, in frames of different scenes 19 or more in all but one of a thousand."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,9 +75,9 @@ def close_owners(entries: Entries, settings: BandSettings | None = None) -> Ints
     A whole frame is looked for among whole frames, among the middles of others, and mirrored among both.
     """
     settings = settings or BandSettings()
-    pool = _Pool(entries)
+    pool = _Pool(entries, settings.octets)
     found = np.empty(0, dtype=np.int64)
-    for band in _bands(settings.tables):
+    for band in _bands(settings):
         parts = [found]
         for left, right in pool.agreeing(band):
             near = pool.distances(left, right) <= settings.distance
@@ -88,7 +98,7 @@ def distances(a: Hashes, b: Hashes) -> npt.NDArray[np.int16]:
 
 def agreeing_part(distance: int, settings: BandSettings) -> float:
     """About what part of the pairs of hashes that differ in ``distance`` bits, any ones, agree in a band."""
-    band_bits, bits = 8 * _BAND_BYTES, 8 * HASH_BYTES
+    band_bits, bits = 8 * settings.band_bytes, 8 * len(settings.octets)
     in_one = math.comb(bits - distance, band_bits) / math.comb(bits, band_bits)
     return 1 - (1 - in_one) ** settings.tables
 
@@ -96,11 +106,15 @@ def agreeing_part(distance: int, settings: BandSettings) -> float:
 class _Pool:
     """Three forms of each entry: whole, middle, mirrored whole, at positions ``entry + form * num_entries``."""
 
-    def __init__(self, entries: Entries) -> None:
+    def __init__(self, entries: Entries, octets: Sequence[int]) -> None:
         self._num = len(entries)
         self._owner = entries.owner
+        mask = np.zeros(HASH_BYTES, dtype=np.uint8)
+        mask[list(octets)] = 255
         self._hashes = np.concatenate([_words(entries.whole), _words(entries.middle)])
-        self._mirror = _words(MIRROR[None])
+        if not mask.all():
+            self._hashes &= _words(mask[None])
+        self._mirror = _words((MIRROR & mask)[None])
 
     def agreeing(self, band: tuple[int, ...]) -> Iterator[tuple[Ints, Ints]]:
         """Positions that agree in the bytes of ``band``, pair by pair, those that are worth comparing."""
@@ -153,16 +167,14 @@ class _Pool:
         return keys
 
 
-def _bands(tables: int) -> list[tuple[int, ...]]:
+def _bands(settings: BandSettings) -> list[tuple[int, ...]]:
     """Bytes of each table; every byte stands in about as many as any other."""
+    size, tables = settings.band_bytes, settings.tables
     rng = np.random.default_rng(0)
     found: list[tuple[int, ...]] = []
     while len(found) < tables:
-        order = rng.permutation(HASH_BYTES)
-        parts = (
-            tuple(map(int, order[i : i + _BAND_BYTES])) for i in range(0, HASH_BYTES - _BAND_BYTES + 1, _BAND_BYTES)
-        )
-        found += parts
+        order = rng.permutation(settings.octets).tolist()
+        found += (tuple(order[i : i + size]) for i in range(0, len(order) - size + 1, size))
     return found[:tables]
 
 

@@ -7,30 +7,30 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from k710 import atomic, schema
+from k710.config import to_mapping
 from k710.errors import FeedError
 from k710.fingerprints.frames import RATE_HZ, FrameHashes
-from k710.fingerprints.leaks import NEAR_DUPLICATES, ClipFacts, between_views, pair_table
+from k710.fingerprints.giving_way import gave_way
+from k710.fingerprints.leaks import ClipFacts, between_views, is_counted, pair_table
 from k710.fingerprints.search import Index, SearchSettings, verified
 from k710.fingerprints.stored import FOLDER, ClipBytes, FingerprintFolder, FingerprintSummary, fingerprint_clips
 from k710.report.markdown import audit_markdown
+from k710.report.near_duplicates import CONTENT_AUDIT, DOCUMENT_FILE, NEAR_DUPLICATES, TABLE_FILE, ContentAudit
+from k710.report.page import write_stored_page
 from k710.report.stored import StoredAudit
 from k710.shards.index import INDEX_FILE, LOCK_FILE, parsed_lock
 from k710.store import Store
 from k710.tables import read_table, table_from_bytes, write_table
 from k710.writers import sole_writer
 
-TABLE_FILE = "near_duplicates.parquet"
-DOCUMENT_FILE = "near_duplicates.json"
-CONTENT_AUDIT = "k710.near_duplicates/1"
-"""Schema of ``near_duplicates.json``."""
-
+EXCLUDED_FILE = "excluded.parquet"
 _COLUMNS = [
     "key", "id", "start_s", "end_s", "views", "shard", "path", "mp4_offset", "mp4_size_bytes", "sha256",
 ]  # fmt: skip
@@ -51,28 +51,6 @@ class ContentConfig:
     """How."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ContentAudit:
-    """What was found."""
-
-    document: dict[str, Any]
-    """``near_duplicates.json``."""
-    table: pa.Table
-    """``near_duplicates.parquet``."""
-    made: int
-    """Fingerprints that were made now."""
-
-    @property
-    def leaking(self) -> list[dict[str, Any]]:
-        """Training views and the held-out ones that they must not look like, with the pairs between them."""
-        return [r for r in self.document["between"] if r["protected"]]
-
-    @property
-    def num_unread(self) -> int:
-        """Clips that are there and could not be read; what they look like is not known."""
-        return int(self.document["unread"])
-
-
 def audit_content(config: ContentConfig, progress: Progress | None = None) -> ContentAudit:
     """Compare the clips of a build, and write ``near_duplicates.json`` and ``near_duplicates.parquet`` into it.
 
@@ -86,26 +64,6 @@ def audit_content(config: ContentConfig, progress: Progress | None = None) -> Co
     build = _Build(config.folder)
     with atomic.writable(config.folder), sole_writer(config.folder):
         return _Run(build, config, progress or _silent).done()
-
-
-def read_content_audit(folder: Path) -> ContentAudit | None:
-    """The content audit that lies in a build; None: there is none, or the build has changed since.
-
-    Raises:
-        FeedError: it is damaged.
-    """
-    path = folder / DOCUMENT_FILE
-    if not path.exists() or not (folder / INDEX_FILE).exists():
-        return None
-    try:
-        document: dict[str, Any] = json.loads(path.read_bytes())
-        is_current = document["schema"] == CONTENT_AUDIT and document["index_sha256"] == _digest(folder / INDEX_FILE)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        hint = "run `k710 audit --level content` again"
-        raise FeedError(f"{path}: not a content audit ({error})", hint=hint) from error
-    if not is_current:
-        return None
-    return ContentAudit(document=document, table=read_table(folder / TABLE_FILE, NEAR_DUPLICATES), made=0)
 
 
 def remove_content_audit(folder: Path) -> bool:
@@ -141,8 +99,15 @@ class _Build:
         table = table_from_bytes(data, schema.SHARDS, _COLUMNS, where=self.store.url(INDEX_FILE))
         self.protect: tuple[str, ...] = tuple(lock["config"]["protect"])
         self.index_sha256 = hashlib.sha256(data).hexdigest()
+        self.planned = frozenset(map(str, table["key"].to_pylist()))
         self.num_planned = table.num_rows
         self.rows = [row for row in table.to_pylist() if row["mp4_offset"] is not None]
+
+    def left_out(self) -> frozenset[str]:
+        """Ids of the videos that it leaves out of a view as near-duplicates."""
+        data, url = self.store.read(EXCLUDED_FILE), self.store.url(EXCLUDED_FILE)
+        table = table_from_bytes(data, schema.EXCLUDED, ["id", "reason"], where=url)
+        return frozenset(str(row["id"]) for row in table.to_pylist() if row["reason"] == "near_duplicate")
 
 
 class _Run:
@@ -163,15 +128,25 @@ class _Run:
         )
         facts = [_facts(row, made) for row in self._build.rows]
         index, not_compared = self._indexed(made)
-        pairs = index.candidates(self._config.settings.index)
+        pairs = index.candidates(self._config.settings)
         frames = self._frames({int(p) for p in pairs.flat}, made)
         found = verified(pairs, frames, self._config.settings.match, self._progress)
-        table = pair_table(facts, found)
+        table = pair_table(facts, found, self._gave_way())
         not_compared["no bytes"] = self._build.num_planned - len(self._clips)
         document = self._document(facts, table, +not_compared, len(pairs)) | {"unread": len(made.failed)}
         write_table(self._config.folder / TABLE_FILE, table, NEAR_DUPLICATES)
         atomic.write_json(self._config.folder / DOCUMENT_FILE, document)
+        write_stored_page(self._config.folder)
         return ContentAudit(document=document, table=table, made=made.made)
+
+    def _gave_way(self) -> list[dict[str, Any]]:
+        """Pairs that the last audit found, and of which the build has left one clip out since."""
+        gone = self._build.left_out()
+        try:
+            old = read_table(self._config.folder / TABLE_FILE, NEAR_DUPLICATES) if gone else None
+        except FeedError:
+            old = None
+        return gave_way(old, self._build.planned, gone)
 
     def _indexed(self, made: FingerprintSummary) -> tuple[Index, Counter[str]]:
         """The index of all clips, and how many could not be compared, by reason."""
@@ -181,7 +156,7 @@ class _Run:
         for position, frames, reason in self._stored(range(len(self._clips)), made):
             if reason:
                 not_compared[reason] += 1
-            elif int(frames.is_telling.sum()) < least:
+            elif int(frames.is_shown.sum()) < least:
                 not_compared[f"under {least / RATE_HZ:g} s of pictures that show something"] += 1
             else:
                 index.add(position, frames)
@@ -206,7 +181,7 @@ class _Run:
         self, facts: Sequence[ClipFacts], table: pa.Table, not_compared: Counter[str], candidates: int
     ) -> dict[str, Any]:
         rows = table.to_pylist()
-        counted = [row for row in rows if not row["same_video"]]
+        counted = [row for row in rows if is_counted(row)]
         between = between_views(table, self._build.protect)
         compared = self._build.num_planned - sum(not_compared.values())
         figures = {"checked": True, "clips": compared, "pairs": len(counted)}
@@ -214,13 +189,14 @@ class _Run:
             "schema": CONTENT_AUDIT,
             "index_sha256": self._build.index_sha256,
             "statement": statement(compared, between, not_compared),
-            "settings": asdict(self._config.settings),
+            "settings": to_mapping(self._config.settings),
             "clips": compared,
             "not_compared": dict(sorted(not_compared.items())),
             "candidates": candidates,
             "pairs": len(counted),
             "mirrored": sum(row["mirrored"] for row in counted),
-            "same_video_pairs": len(rows) - len(counted),
+            "same_video_pairs": sum(row["same_video"] for row in rows),
+            "gave_way_pairs": sum(row["gave_way"] for row in rows),
             "groups": len({row["group"] for row in counted}),
             "kinds": dict(sorted(Counter(row["kind"] for row in counted).items())),
             "between": between,
@@ -255,6 +231,8 @@ def content_markdown(document: Mapping[str, Any]) -> str:
         f"{document['same_video_pairs']:,} more are segments of one video without a common second and do not count. "
         f"{document['levels']['same_bytes']['pairs']:,} pairs have the same bytes."
     )
+    if document["gave_way_pairs"]:
+        lines[-1] += f" {document['gave_way_pairs']:,} pairs that were found before have lost a clip, which gave way."
     for reason, num in document["not_compared"].items():
         lines += ["", f"Not compared: {num:,} clips ({reason})."]
     return "\n".join(lines) + "\n"
@@ -284,10 +262,6 @@ def _facts(row: Mapping[str, Any], made: FingerprintSummary) -> ClipFacts:
         views=tuple(row["views"]),
         sha256=made.sha256.get(row["key"]) or row["sha256"] or "",
     )
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _sentence(text: str) -> str:

@@ -1,6 +1,6 @@
-"""Hashes of the frames of one clip, taken at fixed times, so that two clips can be laid over each other.
+"""Hashes and brightness of the frames of one clip, taken at fixed times, so that two clips can be laid over each other.
 
-Axes: T sample times, H height, W width, C colour (RGB).
+Axes: T sample times, H height, W width, C colour (RGB), F fields of a picture, row by row.
 """
 
 from __future__ import annotations
@@ -23,13 +23,19 @@ from k710.clips.containers import CONTAINERS
 from k710.clips.verify import MAX_PIXELS
 from k710.errors import UsageError
 
-FORM = 1
+FORM = 2
 """Version of how frames are picked and hashed; fingerprints of another one are made anew."""
 RATE_HZ = 10
 """Samples for each second: two copies that begin at any times have samples at most 0.05 s from each other."""
 HASH_BYTES = 32
 LEAST_QUALITY = 20
-"""Of PDQ's 0 to 100; below it a frame is black or flat, and its hash says nothing."""
+"""Of PDQ's 0 to 100; below it a frame is dull: few bits of its hash are the same in a copy."""
+FIELDS = 8
+"""Fields of a picture whose brightness is kept, across and down."""
+LIGHT_STEPS = 16
+"""Steps of brightness for each of 8 bits: in a shot from a tripod what changes is less than one of those."""
+LEAST_CONTRAST = 2.0
+"""Standard deviation of the brightness of a picture's fields, of 255, under which a dull frame shows nothing."""
 MOST_SAMPLES = 600
 """Of one clip; what follows the first minute is not looked at."""
 TIMEOUT_S = 120.0
@@ -40,7 +46,10 @@ _WIDE_PX = 135
 """Side of the picture whose middle 128 pixels are the picture with 5 % cropped away."""
 _MARGIN_PX = (_WIDE_PX - _SIDE_PX) // 2
 
+_LUMA = np.array([0.299, 0.587, 0.114])
+
 Hashes = npt.NDArray[np.uint8]
+Light = npt.NDArray[np.uint16]
 
 
 class Unreadable(Exception):  # noqa: N818 - an outcome of a clip, not an error
@@ -62,15 +71,28 @@ class FrameHashes:
     """Hash of each frame without its outermost 5 %, [T, 32]: what a cropped copy looks like."""
     quality: npt.NDArray[np.uint8]
     """PDQ's quality of each whole frame, 0 to 100, [T]."""
+    light: Light
+    """Brightness of the fields of each whole frame, in sixteenths of 0 to 255, [T, F]."""
+    middle_light: Light
+    """The same of its middle, [T, F]."""
 
     def __len__(self) -> int:
         return len(self.whole)
 
     @property
     def is_telling(self) -> npt.NDArray[np.bool_]:
-        """Which samples show something, [T]."""
+        """Which samples have a hash that says something, [T]."""
         found: npt.NDArray[np.bool_] = self.quality >= LEAST_QUALITY
         return found
+
+    @property
+    def is_shown(self) -> npt.NDArray[np.bool_]:
+        """Which samples show something at all, [T]: a plain wall does, a black frame does not."""
+        found: npt.NDArray[np.bool_] = self.light.std(axis=1) >= LEAST_CONTRAST * LIGHT_STEPS
+        return found | self.is_telling
+
+
+_Sample = tuple[Hashes, Hashes, int, Light, Light]
 
 
 def require_pdq() -> None:
@@ -100,15 +122,21 @@ def hash_frames(video: bytes, *, timeout_s: float = TIMEOUT_S) -> FrameHashes:
         raise Unreadable(" ".join(str(error.strerror or error).split())) from error
     if not rows:
         raise Unreadable("no frame can be decoded")
-    wholes, middles, qualities = zip(*rows, strict=True)
-    return FrameHashes(whole=np.stack(wholes), middle=np.stack(middles), quality=np.array(qualities, dtype=np.uint8))
+    wholes, middles, qualities, lights, middle_lights = zip(*rows, strict=True)
+    return FrameHashes(
+        whole=np.stack(wholes),
+        middle=np.stack(middles),
+        quality=np.array(qualities, dtype=np.uint8),
+        light=np.stack(lights),
+        middle_light=np.stack(middle_lights),
+    )
 
 
-def _sampled(container: InputContainer, deadline: float) -> Iterator[tuple[Hashes, Hashes, int]]:
-    """Hashes of what is shown at each sample time, in order."""
+def _sampled(container: InputContainer, deadline: float) -> Iterator[_Sample]:
+    """Hashes and brightness of what is shown at each sample time, in order."""
     stream = _video_stream(container)
     reformatter = VideoReformatter()
-    shown: tuple[Hashes, Hashes, int] | None = None
+    shown: _Sample | None = None
     last: av.VideoFrame | None = None
     start, done = 0.0, 0
     for number, frame in enumerate(container.decode(stream)):
@@ -136,8 +164,8 @@ def _time_s(frame: av.VideoFrame, rate: Fraction | None, number: int) -> float:
     return number / float(rate or 25)
 
 
-def _hashed(frame: av.VideoFrame, reformatter: VideoReformatter) -> tuple[Hashes, Hashes, int]:
-    """Hash of a frame, hash of its middle, and PDQ's quality of it; the shape of the picture plays no part."""
+def _hashed(frame: av.VideoFrame, reformatter: VideoReformatter) -> _Sample:
+    """Hash of a frame, of its middle, PDQ's quality, and the light of both; the shape of the picture plays no part."""
     import pdqhash  # an extra: imported where it is used
 
     turns = round(frame.rotation / 90) % 4
@@ -146,9 +174,21 @@ def _hashed(frame: av.VideoFrame, reformatter: VideoReformatter) -> tuple[Hashes
         small = reformatter.reformat(frame, side, side, format="rgb24", interpolation="AREA", threads=1)
         pictures.append(np.rot90(small.to_ndarray(), turns))
     inner = slice(_MARGIN_PX, _MARGIN_PX + _SIDE_PX)
-    whole, quality = pdqhash.compute(np.ascontiguousarray(pictures[0]))
-    middle, _ = pdqhash.compute(np.ascontiguousarray(pictures[1][inner, inner]))
-    return np.packbits(whole.astype(bool)), np.packbits(middle.astype(bool)), int(quality)
+    wide = np.ascontiguousarray(pictures[0], dtype=np.uint8)
+    narrow = np.ascontiguousarray(pictures[1][inner, inner], dtype=np.uint8)
+    (whole, quality), (middle, _) = pdqhash.compute(wide), pdqhash.compute(narrow)
+    hashes = np.packbits(whole.astype(bool)), np.packbits(middle.astype(bool))
+    return *hashes, int(quality), _light(wide), _light(narrow)
+
+
+def _light(picture_HWC: npt.NDArray[np.uint8]) -> Light:
+    """Mean brightness of each field, [F]."""
+    side = _SIDE_PX // FIELDS
+    # Down first, along whole rows: in one step over both axes it takes several times as long.
+    rows = picture_HWC.reshape(FIELDS, side, -1).sum(axis=1, dtype=np.uint32)
+    fields = rows.reshape(FIELDS, FIELDS, side, 3).sum(axis=2) / side**2 @ _LUMA
+    found: Light = np.round(fields.reshape(-1) * LIGHT_STEPS).astype(np.uint16)
+    return found
 
 
 def _video_stream(container: InputContainer) -> Any:

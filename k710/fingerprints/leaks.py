@@ -1,42 +1,17 @@
-"""What near-duplicates mean for a build: which views they lie in, which leak, and which clips would give way."""
+"""What near-duplicates mean for a build: which views they lie in, and which of them leak."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
 from k710.fingerprints.search import NearDuplicate, groups
 from k710.labels import MERGED
-from k710.lists.policy import Policy
-from k710.tables import named_schema, read_table
-
-NEAR_DUPLICATES = named_schema(
-    "near_duplicates",
-    1,
-    [
-        pa.field("key_a", pa.string(), nullable=False),
-        pa.field("key_b", pa.string(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),  # own_train_eval, train_eval, train_train, eval_eval
-        pa.field("views_a", pa.string(), nullable=False),  # separated by commas
-        pa.field("views_b", pa.string(), nullable=False),
-        pa.field("frames", pa.int32(), nullable=False),  # samples that match, 10 a second
-        pa.field("offset_s", pa.float64(), nullable=False),  # start of b after that of a
-        pa.field("distance", pa.float64(), nullable=False),  # typical bits of 256 between frames
-        pa.field("part", pa.float64(), nullable=False),  # frames, as part of the shorter clip
-        pa.field("mirrored", pa.bool_(), nullable=False),
-        pa.field("same_video", pa.bool_(), nullable=False),  # two segments of one video without a common second
-        pa.field("same_bytes", pa.bool_(), nullable=False),
-        pa.field("group", pa.string(), nullable=False),  # first key of all that hang together
-        pa.field("id_a", pa.string(), nullable=False),
-        pa.field("id_b", pa.string(), nullable=False),
-    ],
-)
-"""Each pair of clips that show the same frames; ``a`` is the one of a training view where only one is."""
+from k710.report.near_duplicates import NEAR_DUPLICATES
 
 TRAIN = "train"
 
@@ -64,13 +39,15 @@ class ClipFacts:
         return any(_split(view) == TRAIN for view in self.views)
 
 
-def pair_table(clips: Sequence[ClipFacts], found: Sequence[NearDuplicate]) -> pa.Table:
-    """``near_duplicates.parquet``: the pairs that leak first, then in order of their keys."""
+def pair_table(
+    clips: Sequence[ClipFacts], found: Sequence[NearDuplicate], gave_way: Sequence[Mapping[str, Any]] = ()
+) -> pa.Table:
+    """``near_duplicates.parquet``: the pairs that leak first, then in order of their keys; last those that gave way."""
     counted = [(p.a, p.b) for p in found if not is_same_video(clips[p.a], clips[p.b])]
     first = groups(len(clips), counted)
     rows = [_row(clips, pair, clips[first[pair.a]].key) for pair in found]
     rows.sort(key=lambda row: (row["same_video"], _KINDS.index(row["kind"]), row["key_a"], row["key_b"]))
-    return pa.Table.from_pylist(rows, schema=NEAR_DUPLICATES)
+    return pa.Table.from_pylist([*rows, *gave_way], schema=NEAR_DUPLICATES)
 
 
 def is_same_video(a: ClipFacts, b: ClipFacts) -> bool:
@@ -117,58 +94,19 @@ def is_protected(train: str, held_out: str, protect: Collection[str]) -> bool:
     return _release(train) == _release(held_out)
 
 
-def giving_way(
-    table: pa.Table,
-    protect: Collection[str],
-    *,
-    leaks: Literal["drop-train", "drop-eval", "report"] = "drop-train",
-    inside: bool = False,
-) -> dict[str, str]:
-    """The clips that leave a build without near-duplicates, each with the clip that it looks like.
-
-    Args:
-        table: ``near_duplicates.parquet``.
-        protect: kinds of held-out lists that training must not see, as the build's policy has them.
-        leaks: which side of a leak gives way.
-        inside: whether of clips that are trained on and look the same only one stays too, the one with the first key.
-    """
-    found: dict[str, str] = {}
-    rows = list(_counted(table))
-    if leaks != "report":
-        for row in rows:
-            if _leaks(row, protect):
-                gone, stays = ("key_a", "key_b") if leaks == "drop-train" else ("key_b", "key_a")
-                found.setdefault(row[gone], row[stays])
-    if inside:
-        for row in sorted(rows, key=lambda row: (row["key_a"], row["key_b"])):
-            stays, gone = sorted((row["key_a"], row["key_b"]))
-            if row["kind"] == "train_train" and stays not in found:
-                found.setdefault(gone, stays)
-    return found
+def is_counted(row: Mapping[str, Any]) -> bool:
+    """Whether a pair is one of near-duplicates that the build has: not of segments of one video, and none gave way."""
+    return not row["same_video"] and not row["gave_way"]
 
 
-def videos_giving_way(path: Path, policy: Policy, *, inside: bool = False) -> tuple[str, ...]:
-    """The videos of the clips that leave by ``giving_way`` and ``policy``, for ``Selection.exclude_ids``.
-
-    ``path`` is a copy of the table outside of the build that it is used for: after the build without these videos,
-    its own table no longer names them.
-
-    Raises:
-        FeedError: the table is missing or damaged.
-    """
-    table = read_table(path, NEAR_DUPLICATES)
-    gone = giving_way(table, policy.protect, leaks=policy.leaks, inside=inside)
-    ids = {row[f"key_{side}"]: row[f"id_{side}"] for row in table.to_pylist() for side in "ab"}
-    return tuple(sorted({ids[key] for key in gone}))
-
-
-def _leaks(row: Mapping[str, Any], protect: Collection[str]) -> bool:
+def is_leak(row: Mapping[str, Any], protect: Collection[str]) -> bool:
+    """Whether a pair of ``near_duplicates.parquet`` is one that a build with such ``protect`` must not have."""
     views = ((u, v) for u in row["views_a"].split(",") for v in row["views_b"].split(","))
     return any(is_protected(u, v, protect) for u, v in views)
 
 
 def _counted(table: pa.Table) -> Iterable[dict[str, Any]]:
-    return (row for row in table.to_pylist() if not row["same_video"])
+    return (row for row in table.to_pylist() if is_counted(row))
 
 
 _KINDS = ("own_train_eval", "train_eval", "train_train", "eval_eval")
@@ -190,11 +128,14 @@ def _row(clips: Sequence[ClipFacts], pair: NearDuplicate, group: str) -> dict[st
         "distance": match.distance,
         "part": match.part,
         "mirrored": match.is_mirrored,
+        "rest": match.rest,
+        "found_by": match.found_by,
         "same_video": is_same_video(a, b),
         "same_bytes": a.sha256 == b.sha256,
         "group": "" if is_same_video(a, b) else group,
         "id_a": a.id,
         "id_b": b.id,
+        "gave_way": False,
     }
 
 

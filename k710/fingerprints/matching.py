@@ -1,19 +1,26 @@
-"""Whether two clips show the same frames, by laying their hashes over each other at every time offset."""
+"""Whether two clips show the same frames, by laying them over each other at every time offset."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from k710.fingerprints.bands import MIRROR, Ints, distances
-from k710.fingerprints.frames import RATE_HZ, FrameHashes, Hashes
+from k710.fingerprints.bands import MIRROR
+from k710.fingerprints.drift import drifting
+from k710.fingerprints.frames import RATE_HZ, FrameHashes, Hashes, Light
+from k710.fingerprints.motion import Overlaps, mirrored, moved, overlaps
 
-_UNKNOWN = 1 << 10
-"""Distance where a sample tells nothing."""
+FoundBy = Literal["rest", "motion", "still", "drift"]
+
 _FAR_SAMPLES = RATE_HZ
 """Offsets that lie so far from the best one show what the two clips are like when they are not laid over each other."""
+_FEW_SAMPLES = 6
+"""Offsets at which fewer samples lie over each other say nothing."""
+NO_DISTANCE = 256.0
+"""Where no frame of a pair has a hash that says something."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,155 +29,178 @@ class MatchSettings:
 
     overlap: float = 0.45
     """Least part of the shorter clip that lies over the other one: half of it, and what a cut may be off by."""
-    matching: float = 0.6
-    """Least part of the samples that lie over each other that must match."""
-    distance: int = 88
-    """Most bits in which two samples may differ that match, and most of the typical distance of near-duplicates. Fast
-    motion moves samples 0.03 s apart so far; frames of different scenes differ in 94 or more."""
-    same_distance: float = 20.0
-    """Typical distance up to which two clips are the same however they lie: what a new encode and a crop cost."""
-    contrast: float = 0.7
-    """Above it: most of the typical distance, as part of that at offsets a second or more away. Two shots of one
-    place are as far from each other at any offset; a copy is closer at its own."""
-    slack: float = 2.0
-    """How much closer two clips may be where too little of them lies over each other. In a slow shot that was cut in
-    two, the end of one part is closest to the start of the next."""
-    drift_samples: int = 3
-    """Samples around the same time that may be meant by it, where two clips do not lie over each other exactly."""
-    drift_distance: int = 56
-    """``distance`` for those."""
-    drift_contrast: float = 0.5
-    """``contrast`` for those."""
     least_samples: int = 10
-    """Samples that must match: a second."""
+    """Least samples that lie over each other: a second."""
+    rest: float = 0.62
+    """What the pictures may differ by, as part of what moves. Copies have 0.6 at most, two shots of one place 0.75."""
+    least_moving: float = 0.1
+    """What must move for that, brightness of 0 to 255: half of what the grain of a camera gives."""
+    together: float = 0.85
+    """Or, for copies with a logo or cropped at one side: least correlation of what moves ..."""
+    ahead: float = 0.3
+    """... and by how much it is more than at offsets a second or more away ..."""
+    distance: int = 88
+    """... and most bits by which the hashes differ there. Frames of different scenes differ in 94 or more."""
+    still: float = 0.4
+    """What moves in a clip that stands still, at most: encoding it anew changes as much."""
+    still_error: float = 0.7
+    """What the pictures of two clips that stand still may differ by, brightness of 0 to 255 ..."""
+    still_distance: int = 20
+    """... and in how many bits of their hashes."""
+    drift_samples: int = 3
+    """Samples around the same time that may be meant by it, where a copy runs at another speed or lost frames."""
+    drift_distance: int = 56
+    """Most of the typical distance of the nearest of those."""
+    drift_contrast: float = 0.5
+    """Most of it, as part of that at offsets a second or more away."""
+    drift_together: float = 0.6
+    """Least correlation of what moves there."""
+    drift_rest: float = 2.0
+    """Most of what the pictures may differ by there, as part of what moves: in a slow shot that goes on the same way it
+    is 4 and more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Match:
-    """How two clips lie over each other where they agree best."""
+    """How two clips lie over each other."""
 
     frames: int
-    """Samples that match, 10 a second."""
+    """Samples that do, 10 a second."""
     part: float
-    """Those, as part of the shorter clip's samples that tell something."""
+    """Those, as part of the shorter clip."""
     offset_s: float
     """How long after the first clip's start the second one starts, seconds; negative: before it."""
     distance: float
-    """Typical number of bits, of 256, between samples that lie over each other."""
-    beyond: float
-    """The least one at offsets at which too little of them would lie over each other; 256 where there are none."""
-    elsewhere: float
-    """The same at offsets a second or more away; 256 where there are none."""
+    """Typical number of bits, of 256, between their hashes; 256 where no hash says anything."""
+    rest: float
+    """What the pictures differ by, as part of what moves."""
     is_mirrored: bool
     """Whether one is the other's mirror image."""
-    has_drift: bool
-    """Whether samples around the same time were compared, too: ``frames`` and ``distance`` are of the nearest."""
+    found_by: FoundBy
+    """``rest``: they differ by little of what moves; ``motion``: the same moves, under a logo or in a crop; ``still``:
+    nothing moves, and they show the same; ``drift``: frames some tenths of a second apart are the same."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Form:
+    """A picture of one clip against a picture of the other."""
+
+    a: Light
+    b: Light
+    hash_a: Hashes
+    hash_b: Hashes
+    is_mirrored: bool
+    is_whole: bool
 
 
 def compare(a: FrameHashes, b: FrameHashes, settings: MatchSettings | None = None) -> Match | None:
     """How ``a`` and ``b`` show the same frames; None: they do not, by ``settings``.
 
-    Where they do not lie over each other sample by sample, they may still with a drift: a copy that runs a little
-    faster, or whose frames were dropped here and there.
+    Raises:
+        ValueError: one of the clips has no samples.
     """
     settings = settings or MatchSettings()
-    for drift in (False, True):
-        best = best_match(a, b, settings, drift=drift)
-        if best is not None and is_near_duplicate(best, settings):
-            return best
-    return None
-
-
-def is_near_duplicate(match: Match, settings: MatchSettings) -> bool:
-    """Whether clips that agree so well show the same frames, and not the same place at another time."""
-    if match.frames < settings.least_samples or match.part < settings.overlap * settings.matching:
-        return False
-    if match.distance > match.beyond + settings.slack:
-        return False
-    if match.distance <= settings.same_distance and not match.has_drift:
-        return True
-    most, contrast = settings.distance, settings.contrast
-    if match.has_drift:
-        most, contrast = settings.drift_distance, settings.drift_contrast
-    return match.distance <= most and match.distance <= contrast * match.elsewhere
-
-
-def best_match(a: FrameHashes, b: FrameHashes, settings: MatchSettings, *, drift: bool = False) -> Match | None:
-    """The offset, and the form of each picture, at which ``a`` and ``b`` agree best; None: too short to tell.
-
-    With ``drift`` each sample is compared with those of the other clip some tenths of a second around its own time.
-    """
-    telling = a.is_telling[:, None] & b.is_telling[None, :]
-    shorter = int(min(a.is_telling.sum(), b.is_telling.sum()))
-    if shorter < settings.least_samples:
+    if min(int(a.is_shown.sum()), int(b.is_shown.sum())) < settings.least_samples:
         return None
-    found = []
-    for first, second, is_mirrored in _forms(a, b):
-        apart = np.where(telling, distances(first, second), _UNKNOWN)
-        apart = _least_around(apart, settings.drift_samples) if drift else apart
-        match = _laid_over(apart, shorter, settings, is_mirrored=is_mirrored, has_drift=drift)
-        found += [] if match is None else [match]
-    return min(found, key=lambda m: m.distance, default=None)
+    return _Pair(a, b, settings).match()
 
 
-def _forms(a: FrameHashes, b: FrameHashes) -> list[tuple[Hashes, Hashes, bool]]:
-    pairs = [(a.whole, b.whole), (a.middle, b.whole), (a.whole, b.middle)]
-    return [(x, y, False) for x, y in pairs] + [(x, y ^ MIRROR, True) for x, y in pairs]
+class _Pair:
+    """Two clips in all their forms."""
 
+    def __init__(self, a: FrameHashes, b: FrameHashes, settings: MatchSettings) -> None:
+        self._a, self._b, self._settings = a, b, settings
+        self._least = max(settings.least_samples, int(np.ceil(settings.overlap * min(len(a), len(b)))))
+        self._laid = [(form, overlaps(form.a, form.b, _FEW_SAMPLES)) for form in _forms(a, b)]
 
-def _least_around(apart: Ints, samples: int) -> Ints:
-    """Per pair of samples the least distance of the first to any of ``samples`` around the second, on both sides."""
-    least = apart.copy()
-    for step in range(1, min(samples, apart.shape[1] - 1) + 1):
-        least[:, step:] = np.minimum(least[:, step:], apart[:, :-step])
-        least[:, :-step] = np.minimum(least[:, :-step], apart[:, step:])
-    return np.where(apart < _UNKNOWN, least, _UNKNOWN)
+    def match(self) -> Match | None:
+        return self._by_rest() or self._by_motion() or self._still() or self._by_drift()
 
+    def _by_rest(self) -> Match | None:
+        form, laid, at = self._closest()
+        if laid.rest[at] > self._settings.rest or laid.moving[at] < self._settings.least_moving:
+            return None
+        return self._found(form, laid, at, "rest")
 
-def _laid_over(
-    apart: Ints, shorter: int, settings: MatchSettings, *, is_mirrored: bool, has_drift: bool
-) -> Match | None:
-    """The offset at which the matrix of distances [samples of a, samples of b] is least along its diagonal."""
-    by_offset = _diagonals(apart)
-    known = by_offset < _UNKNOWN
-    num = known.sum(axis=1)
-    enough = num >= max(settings.least_samples, settings.overlap * shorter)
-    if not enough.any():
+    def _by_motion(self) -> Match | None:
+        settings = self._settings
+        for form, laid in self._laid:
+            at, enough = self._best(laid, -laid.together), laid.num >= self._least
+            away = enough & (np.abs(laid.offset - laid.offset[at]) >= _FAR_SAMPLES)
+            elsewhere = laid.together[away].max(initial=-1.0)
+            # In a shot that was cut in two, the end of one part is closest to the start of the next.
+            beyond = laid.together[~enough].max(initial=-1.0)
+            is_ahead = laid.together[at] >= max(settings.together, elsewhere + settings.ahead, beyond)
+            if is_ahead and laid.moving[at] >= settings.still and self._distance(form, laid, at) <= settings.distance:
+                return self._found(form, laid, at, "motion")
         return None
-    typical = _medians(by_offset, num)
-    best = int(np.argmin(np.where(enough, typical, np.inf)))
-    beyond = typical[~enough & (num >= settings.least_samples)]
-    # Offsets with half a second of samples say what is elsewhere; fewer might be anything.
-    away = (np.abs(np.arange(len(num)) - best) >= _FAR_SAMPLES) & (num >= RATE_HZ // 2)
-    matching = int((by_offset[best] <= (settings.drift_distance if has_drift else settings.distance)).sum())
-    return Match(
-        frames=matching,
-        part=matching / shorter,
-        offset_s=(best - (apart.shape[1] - 1)) / RATE_HZ,
-        distance=float(typical[best]),
-        beyond=float(beyond.min()) if len(beyond) else 256.0,
-        elsewhere=float(np.median(typical[away])) if away.any() else 256.0,
-        is_mirrored=is_mirrored,
-        has_drift=has_drift,
-    )
+
+    def _still(self) -> Match | None:
+        settings = self._settings
+        if min(moved(self._a.light), moved(self._b.light)) >= settings.still:
+            return None
+        form, laid, at = self._closest()
+        if laid.error[at] > settings.still_error or self._distance(form, laid, at) > settings.still_distance:
+            return None
+        return self._found(form, laid, at, "still")
+
+    def _by_drift(self) -> Match | None:
+        settings = self._settings
+        # Sparing: to look for a drift costs more than all the rest, and this is what it must have in the end.
+        if max(laid.together[laid.num >= self._least].max() for form, laid in self._laid) < settings.drift_together:
+            return None
+        found = drifting(self._a, self._b, settings.drift_samples, settings.overlap, settings.least_samples)
+        if found is None or found.distance >= min(settings.drift_distance, settings.drift_contrast * found.elsewhere):
+            return None
+        for form, laid in self._laid:
+            if form.is_whole and form.is_mirrored == found.is_mirrored:
+                near = np.abs(laid.offset - found.offset) <= settings.drift_samples
+                at = self._best(laid, np.where(near, -laid.together, np.inf))
+                is_close = laid.together[at] >= settings.drift_together and laid.rest[at] <= settings.drift_rest
+                if near[at] and is_close:
+                    return self._found(form, laid, at, "drift")
+        return None
+
+    def _closest(self) -> tuple[_Form, Overlaps, int]:
+        """The form and the place in it at which the pictures differ least by what moves."""
+        found = [(form, laid, self._best(laid, laid.rest)) for form, laid in self._laid]
+        return min(found, key=lambda f: f[1].rest[f[2]])
+
+    def _best(self, laid: Overlaps, cost: np.ndarray) -> int:
+        return int(np.argmin(np.where(laid.num >= self._least, cost, np.inf)))
+
+    def _distance(self, form: _Form, laid: Overlaps, at: int) -> float:
+        """Typical bits between the hashes of samples that lie over each other."""
+        offset, num = int(laid.offset[at]), int(laid.num[at])
+        of_a = slice(max(0, offset), max(0, offset) + num)
+        of_b = slice(of_a.start - offset, of_a.stop - offset)
+        telling = self._a.is_telling[of_a] & self._b.is_telling[of_b]
+        apart = np.bitwise_count(form.hash_a[of_a][telling] ^ form.hash_b[of_b][telling]).sum(axis=1)
+        return float(np.median(apart)) if len(apart) else NO_DISTANCE
+
+    def _found(self, form: _Form, laid: Overlaps, at: int, found_by: FoundBy) -> Match:
+        return Match(
+            frames=int(laid.num[at]),
+            part=float(laid.num[at]) / min(len(self._a), len(self._b)),
+            offset_s=float(laid.offset[at]) / RATE_HZ,
+            distance=self._distance(form, laid, at),
+            rest=float(laid.rest[at]),
+            is_mirrored=form.is_mirrored,
+            found_by=found_by,
+        )
 
 
-def _diagonals(apart: Ints) -> Ints:
-    """The diagonals as rows, the one of the lower left corner's opposite first; unknown where there is none.
-
-    Row ``r`` holds the pairs in which sample ``i`` of the first clip meets sample ``i - (r - (M - 1))`` of the second.
-    """
-    height, width = apart.shape
-    rows = np.full((height + width - 1, height), _UNKNOWN, dtype=apart.dtype)
-    i, j = np.indices(apart.shape)
-    rows[i - j + width - 1, i] = apart
-    return rows
-
-
-def _medians(rows: Ints, num: Ints) -> npt.NDArray[np.float64]:
-    """The median of what is known in each row; infinite where nothing is."""
-    ordered = np.sort(rows, axis=1)
-    at = np.arange(len(rows))
-    low, high = np.maximum(num - 1, 0) // 2, np.minimum(num // 2, rows.shape[1] - 1)
-    found = (ordered[at, low] + ordered[at, high]) / 2
-    return np.where(num > 0, found, np.inf)
+def _forms(a: FrameHashes, b: FrameHashes) -> Iterator[_Form]:
+    """Whole against whole, and against middle, which is what a cropped copy looks like; and their mirror images."""
+    whole_a, whole_b = (a.light, a.whole), (b.light, b.whole)
+    middle_a, middle_b = (a.middle_light, a.middle), (b.middle_light, b.middle)
+    for one, other in ((whole_a, whole_b), (middle_a, whole_b), (whole_a, middle_b)):
+        for is_mirrored in (False, True):
+            yield _Form(
+                a=one[0],
+                b=mirrored(other[0]) if is_mirrored else other[0],
+                hash_a=one[1],
+                hash_b=other[1] ^ MIRROR if is_mirrored else other[1],
+                is_mirrored=is_mirrored,
+                is_whole=one is whole_a and other is whole_b,
+            )

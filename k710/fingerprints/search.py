@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from k710.fingerprints.bands import MIRROR, BandSettings, Entries, Ints, close_owners, distances
-from k710.fingerprints.frames import HASH_BYTES, FrameHashes, Hashes
+from k710.fingerprints.bands import DULL, MIRROR, BandSettings, Entries, Ints, close_owners, distances
+from k710.fingerprints.frames import HASH_BYTES, LEAST_QUALITY, FrameHashes, Hashes
 from k710.fingerprints.matching import Match, MatchSettings, compare
 from k710.fingerprints.moments import calm_moments
 
@@ -16,6 +16,8 @@ Progress = Callable[[str, int, int], None]
 """Called with a stage's name, what is done and the total."""
 
 _TOLD_EVERY = 100
+_DULL_QUALITY = 2 * LEAST_QUALITY
+"""Twice what is dull: a copy has lost some."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +26,8 @@ class SearchSettings:
 
     index: BandSettings = field(default_factory=BandSettings)
     """Which pairs are proposed."""
+    dull: BandSettings = DULL
+    """Which pairs of dull clips are."""
     match: MatchSettings = field(default_factory=MatchSettings)
     """Which of them are near-duplicates."""
 
@@ -41,22 +45,41 @@ class NearDuplicate:
 
 
 class Index:
-    """The calm moments of clips that are added one after the other."""
+    """The calm moments of clips that are added one after the other, those of dull clips also by themselves."""
+
+    def __init__(self) -> None:
+        self._clips, self._dull = _Moments(), _Moments()
+
+    def add(self, position: int, frames: FrameHashes) -> None:
+        """Take in the clip at ``position``."""
+        self._clips.add(position, frames, calm_moments(frames))
+        if is_dull(frames):
+            self._dull.add(position, frames, calm_moments(frames, dull=True))
+
+    def candidates(self, settings: SearchSettings) -> Ints:
+        """Pairs of positions that may be near-duplicates, [pair, 2], each once, the smaller first, ascending.
+
+        The index is empty then.
+        """
+        found = np.concatenate([self._clips.close(settings.index), self._dull.close(settings.dull)])
+        return np.unique(found, axis=0)
+
+
+class _Moments:
+    """Moments by which clips are found."""
 
     def __init__(self) -> None:
         self._whole: list[Hashes] = []
         self._middle: list[Hashes] = []
         self._owner: list[Ints] = []
 
-    def add(self, position: int, frames: FrameHashes) -> None:
-        """Take in the clip at ``position``."""
-        moments = calm_moments(frames)
+    def add(self, position: int, frames: FrameHashes, moments: Ints) -> None:
         self._whole.append(frames.whole[moments])
         self._middle.append(frames.middle[moments])
         self._owner.append(np.full(len(moments), position, dtype=np.int64))
 
-    def candidates(self, settings: BandSettings) -> Ints:
-        """Pairs of positions that may be near-duplicates, [pair, 2], each once, the smaller first, ascending."""
+    def close(self, settings: BandSettings) -> Ints:
+        """Pairs of clips with moments close to each other; the moments are given up."""
         if not self._owner:
             return np.empty((0, 2), dtype=np.int64)
         entries = Entries(
@@ -68,13 +91,18 @@ class Index:
         return close_owners(entries, settings)
 
 
+def is_dull(frames: FrameHashes) -> bool:
+    """Whether the hashes of a clip, or of a copy of it, may say little."""
+    return float(np.median(frames.quality)) < _DULL_QUALITY
+
+
 def find_near_duplicates(clips: Sequence[FrameHashes], settings: SearchSettings | None = None) -> list[NearDuplicate]:
     """All pairs of ``clips`` that show the same frames, in order of their positions."""
     settings = settings or SearchSettings()
     index = Index()
     for position, frames in enumerate(clips):
         index.add(position, frames)
-    return verified(index.candidates(settings.index), dict(enumerate(clips)), settings.match)
+    return verified(index.candidates(settings), dict(enumerate(clips)), settings.match)
 
 
 def verified(
@@ -90,7 +118,8 @@ def verified(
         for position in (a, b):
             if position not in moments:
                 moments[position] = calm_moments(clips[position])
-        if _several_moments(clips[a], moments[a], clips[b], moments[b], settings):
+        both_dull = is_dull(clips[a]) and is_dull(clips[b])
+        if both_dull or _several_moments(clips[a], moments[a], clips[b], moments[b], settings):
             match = compare(clips[a], clips[b], settings)
             found += [] if match is None else [NearDuplicate(a=a, b=b, match=match)]
         if progress is not None and (number % _TOLD_EVERY == 0 or number == len(pairs)):

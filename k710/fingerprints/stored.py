@@ -10,13 +10,14 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
 
 from k710 import atomic
 from k710.errors import FeedError
-from k710.fingerprints.frames import FORM, HASH_BYTES, FrameHashes, Unreadable, hash_frames, require_pdq
+from k710.fingerprints.frames import FIELDS, FORM, HASH_BYTES, FrameHashes, Unreadable, hash_frames, require_pdq
 from k710.shards.executors import EXECUTORS
 from k710.shards.executors.local import WorkerDied
 from k710.store import Store
@@ -30,6 +31,8 @@ FINGERPRINTS = named_schema(
         pa.field("whole", pa.binary(), nullable=False),  # 32 bytes a sample
         pa.field("middle", pa.binary(), nullable=False),
         pa.field("quality", pa.binary(), nullable=False),  # 1 byte a sample
+        pa.field("light", pa.binary(), nullable=False),  # 128 bytes a sample: 64 numbers, little-endian
+        pa.field("middle_light", pa.binary(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),  # why there are no samples; else empty
     ],
 )
@@ -40,6 +43,8 @@ FOLDER = "fingerprints"
 _FLUSH_CLIPS = 256
 """New fingerprints of one shard after which its table is written: what a kill costs, at most, for each shard."""
 _MOST_BYTES = 1 << 30
+_PARTS = ("whole", "middle", "quality", "light", "middle_light")
+_LITTLE = np.dtype("<u2")
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, what is done and the total."""
@@ -231,23 +236,25 @@ def _look_at(store: Store, clip: ClipBytes) -> Fingerprint | Failed:
     except Unreadable as error:
         if error.is_passing:
             return Failed(key=clip.key, reason=_line(str(error)))
-        return Fingerprint(sha256=sha256, frames=_hashes(b"", b"", b""), reason=_line(str(error)))
+        return Fingerprint(sha256=sha256, frames=_hashes(*[b""] * 5), reason=_line(str(error)))
 
 
 def _fingerprint(row: Mapping[str, object]) -> Fingerprint:
-    whole, middle, quality = (row[name] for name in ("whole", "middle", "quality"))
-    assert isinstance(whole, bytes)
-    assert isinstance(middle, bytes)
-    assert isinstance(quality, bytes)
-    return Fingerprint(sha256=str(row["sha256"]), frames=_hashes(whole, middle, quality), reason=str(row["reason"]))
+    parts = [row[name] for name in _PARTS]
+    assert all(isinstance(part, bytes) for part in parts)
+    return Fingerprint(
+        sha256=str(row["sha256"]), frames=_hashes(*cast("list[bytes]", parts)), reason=str(row["reason"])
+    )
 
 
-def _hashes(whole: bytes, middle: bytes, quality: bytes) -> FrameHashes:
-    shape = (len(quality), HASH_BYTES)
+def _hashes(whole: bytes, middle: bytes, quality: bytes, light: bytes, middle_light: bytes) -> FrameHashes:
+    shape, fields = (len(quality), HASH_BYTES), (len(quality), FIELDS * FIELDS)
     return FrameHashes(
         whole=np.frombuffer(whole, dtype=np.uint8).reshape(shape),
         middle=np.frombuffer(middle, dtype=np.uint8).reshape(shape),
         quality=np.frombuffer(quality, dtype=np.uint8),
+        light=np.frombuffer(light, dtype=_LITTLE).reshape(fields).astype(np.uint16),
+        middle_light=np.frombuffer(middle_light, dtype=_LITTLE).reshape(fields).astype(np.uint16),
     )
 
 
@@ -258,6 +265,8 @@ def _row(found: Fingerprint) -> dict[str, object]:
         "whole": frames.whole.tobytes(),
         "middle": frames.middle.tobytes(),
         "quality": frames.quality.tobytes(),
+        "light": frames.light.astype(_LITTLE).tobytes(),
+        "middle_light": frames.middle_light.astype(_LITTLE).tobytes(),
         "reason": found.reason,
     }
 

@@ -15,6 +15,7 @@ REASONS = (
     "not_selected",
     "held_out",
     "in_train",
+    "near_duplicate",
     "label_conflict",
     "same_clip",
     "other_segment",

@@ -13,6 +13,10 @@ Unit = Literal["video", "segment"]
 Conflicts = Literal["keep", "drop"]
 
 
+NEAR_DUPLICATES = ("near_duplicates", "near_duplicates_held_out")
+"""The videos of a selection that look like others: those that leave training views, and held-out ones."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
     """Which rows are wanted; a held-out row that is not still protects its video."""
@@ -27,6 +31,10 @@ class Selection:
     """Videos to leave out of every view."""
     forgotten: tuple[int, ...] = ()
     """Hashes of videos that `k710 forget` took out of the build for good."""
+    near_duplicates: tuple[str, ...] = ()
+    """Videos to leave out of training views, since their clips look like those of others."""
+    near_duplicates_held_out: tuple[str, ...] = ()
+    """Videos to leave out of held-out views for the same reason."""
     per_class: int | None = None
     """Most clips of one class in each view, for trials; None: all."""
     seed: int = 0
@@ -36,7 +44,7 @@ class Selection:
         if self.per_class is not None and self.per_class < 1:
             raise ValueError(f"per_class must be at least 1, got {self.per_class}")
         # Sets, written one way, or the same wish in another order would count as another build.
-        for name in ("classes", "exclude_classes", "exclude_ids", "forgotten"):
+        for name in ("classes", "exclude_classes", "exclude_ids", "forgotten", *NEAR_DUPLICATES):
             object.__setattr__(self, name, tuple(sorted(set(getattr(self, name)))))
 
 

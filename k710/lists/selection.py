@@ -30,12 +30,17 @@ def selected(catalog: Catalog, selection: Selection) -> Mask:
     if selection.exclude_classes:
         taken &= ~np.isin(catalog.canonical, selection.exclude_classes)
     if selection.exclude_ids:
-        unwanted = compute.is_in(catalog.ids, value_set=pa.array(selection.exclude_ids, pa.string()))
-        taken &= ~unwanted.to_numpy(zero_copy_only=False)[catalog.video]
+        taken &= ~named(catalog, selection.exclude_ids)[catalog.video]
     if selection.forgotten:
         hashes = np.array(selection.forgotten, dtype=np.uint64)
         taken &= ~np.isin(catalog.video_hashes(), hashes)[catalog.video]
     return taken
+
+
+def named(catalog: Catalog, ids: Sequence[str]) -> Mask:
+    """Per video: whether it is one of ``ids``."""
+    found: Mask = compute.is_in(catalog.ids, value_set=pa.array(ids, pa.string())).to_numpy(zero_copy_only=False)
+    return found
 
 
 def drawn(catalog: Catalog, rows: Ints, selection: Selection) -> Mask:

@@ -16,7 +16,7 @@ from k710.errors import UsageError
 from k710.lists.catalog import SPLIT_ORDER, Catalog, Ints, ListName, Mask
 from k710.lists.dedupe import LeftOut, first_holders, in_conflict, preference, winners
 from k710.lists.policy import Policy
-from k710.lists.selection import drawn, selected
+from k710.lists.selection import drawn, named, selected
 
 MERGED = "k710"
 MERGED_SPLITS = ("train", "val", "test")
@@ -126,6 +126,7 @@ class _Views:
             rows = left.keep(rows, self._selected[rows], "not_selected")
             for reason, holders in self._holders(spec):
                 rows = left.unless(rows, holders[self._video[rows]], reason)
+            rows = left.keep(rows, ~self._looks_like_another(spec)[self._video[rows]], "near_duplicate")
             unit = self._video if spec.is_merged and self._policy.unit == "video" else self._catalog.clip
             if spec.is_merged and self._policy.conflicts == "drop":
                 rows = left.keep(rows, ~in_conflict(unit[rows], self._catalog.canonical[rows]), "label_conflict")
@@ -147,6 +148,12 @@ class _Views:
         in_val = self._rows_of("val") >= 0
         held = first_holders(self._catalog, [n.split == "val" for n in lists])
         return [("held_out", np.where(in_val, held, -1))]
+
+    def _looks_like_another(self, spec: ViewSpec) -> Mask:
+        """Per video: whether it leaves the view because its clips look like those of others."""
+        selection = self._policy.selection
+        is_train = spec.split == "train"
+        return named(self._catalog, selection.near_duplicates if is_train else selection.near_duplicates_held_out)
 
     def _rows_of(self, split: str) -> Ints:
         """For each video the first of its rows that is kept in a merged view; -1: none."""

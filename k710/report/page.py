@@ -17,6 +17,8 @@ from k710.report import page_tables
 from k710.report.answer import answer_of, training_views
 from k710.report.figures import MAX_LISTS, Spec, balance_figure, flow_figure, label, leak_figure
 from k710.report.leak_ids import MAX_IDS, ids_of_leaks
+from k710.report.look_alikes import look_alikes
+from k710.report.near_duplicates import ContentAudit, read_content_audit
 from k710.report.words import KEPT, REASON_WORDS, counted
 from k710.shards.index import LOCK_FILE
 from k710.tables import read_table
@@ -28,14 +30,22 @@ PAGE_FILE = Path("report", "audit.html")
 LEAKS_FILE = "leaks.parquet"
 
 
-def audit_page(audit: Mapping[str, Any], leaks: pa.Table, lock: Mapping[str, Any] | None = None) -> str:
+def audit_page(
+    audit: Mapping[str, Any],
+    leaks: pa.Table,
+    lock: Mapping[str, Any] | None = None,
+    content: ContentAudit | None = None,
+) -> str:
     """The page of an audit; equal values give equal bytes.
 
     Args:
         audit: ``audit.json``.
         leaks: ``leaks.parquet``.
         lock: of the build; None for an audit of lists.
+        content: what of its clips looks the same; None where that is not known.
     """
+    if content is not None:
+        audit = {**audit, "levels": {**audit["levels"], **content.document["levels"]}}
     kept = "clips kept" if audit["views"] else "not held out"
     figures = _figures(audit, kept)
     cells, figures["leaks"] = _leak_matrix(audit, ids_of_leaks(audit["leaks"], leaks))
@@ -53,6 +63,7 @@ def audit_page(audit: Mapping[str, Any], leaks: pa.Table, lock: Mapping[str, Any
         reasons=_reasons(audit),
         tables=_tables(audit, leaks, lock, kept),
         lock=lock,
+        alike=look_alikes(content),
     )
 
 
@@ -66,10 +77,25 @@ def write_build_page(out: Path, audit: Mapping[str, Any]) -> None:
         # Not the time to refuse: a takedown must go through in a build that somebody has thinned out.
         path.unlink(missing_ok=True)
         return
-    page = audit_page(audit, leaks, lock).encode()
+    page = audit_page(audit, leaks, lock, _content(out)).encode()
     # Megabytes: a build that changed nothing need not write them again.
     if not path.is_file() or path.read_bytes() != page:
         atomic.write_bytes(path, page)
+
+
+def write_stored_page(out: Path) -> None:
+    """Write the page of a build anew, from what lies in its folder; without an audit there is none."""
+    path = out / "audit.json"
+    if path.is_file():
+        write_build_page(out, json.loads(path.read_bytes()))
+
+
+def _content(out: Path) -> ContentAudit | None:
+    """The content audit that fits the build; a damaged one must not keep a build from its page."""
+    try:
+        return read_content_audit(out)
+    except FeedError:
+        return None
 
 
 def write_page(path: Path, page: str) -> None:

@@ -15,6 +15,7 @@ from k710.errors import FeedError, UsageError
 from k710.report.audit import SCHEMA
 from k710.report.damage import thin_classes
 from k710.report.markdown import audit_markdown
+from k710.report.near_duplicates import read_content_audit
 from k710.report.page import LEAKS_FILE, audit_page
 from k710.shards.index import HELD_OUT_FILE, LOCK_FILE, parsed_lock
 from k710.tables import compute, read_table
@@ -37,7 +38,7 @@ class StoredAudit:
 
 
 def stored_page(folder: Path, stored: StoredAudit) -> str:
-    """The page of a build's audit as it was read, from the build's own leaks and lock.
+    """The page of a build's audit as it was read, from the build's own leaks, lock and content audit.
 
     Raises:
         FeedError: one of them is missing or damaged, or a part of the audit is missing.
@@ -45,7 +46,7 @@ def stored_page(folder: Path, stored: StoredAudit) -> str:
     leaks = read_table(folder / LEAKS_FILE, schema.LEAKS)
     lock = parsed_lock(_text(folder / LOCK_FILE).encode(), where=str(folder / LOCK_FILE))
     try:
-        return audit_page(json.loads(stored.json_text), leaks, lock)
+        return audit_page(json.loads(stored.json_text), leaks, lock, read_content_audit(folder))
     except (KeyError, TypeError) as error:
         raise FeedError(f"{folder}: a part of the audit is missing ({error})", hint=_RESTORE) from error
 

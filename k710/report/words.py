@@ -9,6 +9,7 @@ REASON_WORDS = {
     "not_selected": ("not selected", "left out by the settings of the build, or forgotten"),
     "held_out": ("held out", "its video stands in a held-out list"),
     "in_train": ("in training", "its video is in the training view, and the held-out view gave way"),
+    "near_duplicate": ("near-duplicate", "its clip looks like that of another video, which stayed"),
     "label_conflict": ("label conflict", "lists give its video different classes, and such videos were to be left out"),
     "same_clip": ("same clip", "another row is the very clip; only this row's label was set aside"),
     "other_segment": ("other segment", "another part of its video was kept"),

@@ -299,6 +299,9 @@ POLICIES = {
     "segments": Policy(unit="segment", prefer=("oldest",)),
     "conflicts": Policy(conflicts="drop"),
     "classes": Policy(selection=Selection(exclude_classes=(0,), exclude_ids=("video_00003",))),
+    "near-duplicates": Policy(
+        selection=Selection(near_duplicates=("video_00004", "video_00006"), near_duplicates_held_out=("video_00005",))
+    ),
 }
 
 

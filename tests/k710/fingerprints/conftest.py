@@ -20,9 +20,10 @@ from k710 import atomic
 from k710.build import BuildConfig, build
 from k710.clips.encodings import EncodeConfig
 from k710.fingerprints import stored
-from k710.fingerprints.content import ContentAudit, ContentConfig, audit_content, read_content_audit
+from k710.fingerprints.content import ContentConfig, audit_content
 from k710.fingerprints.frames import FrameHashes, hash_frames
 from k710.lists.policy import Policy
+from k710.report.near_duplicates import ContentAudit, read_content_audit
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

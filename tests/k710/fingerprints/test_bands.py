@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k710.fingerprints.bands import MIRROR, BandSettings, Entries, agreeing_part, close_owners, distances
+from k710.fingerprints.bands import DULL, MIRROR, BandSettings, Entries, agreeing_part, close_owners, distances
 from k710.fingerprints.frames import Hashes
 from k710.fingerprints.search import groups
 
@@ -131,7 +131,18 @@ def test_distances_are_symmetric_and_survive_the_mirror(a: int, b: int) -> None:
     assert np.array_equal(apart, np.unpackbits(first[:, None] ^ second[None], axis=2).sum(axis=2))
 
 
-@pytest.mark.parametrize("given_", [{"tables": 0}, {"distance": 97}, {"distance": -1}])
+@LAW
+@given(seed=st.integers(0, 2**32), bit=st.sampled_from([8 * byte + bit for byte in DULL.octets for bit in range(8)]))
+def test_of_dull_pictures_the_low_frequencies_alone_are_compared(seed: int, bit: int) -> None:
+    first = random_hashes(seed, 1)
+    other = random_hashes(seed + 1, 1)
+    other[:, list(DULL.octets)] = flipped(first, [bit])[:, list(DULL.octets)]
+    for form in (other, other ^ MIRROR):
+        assert close_owners(entries(np.concatenate([first, form]), [0, 1]), DULL).tolist() == [[0, 1]]
+        assert close_owners(entries(np.concatenate([first, form]), [0, 1])).tolist() == []
+
+
+@pytest.mark.parametrize("given_", [{"tables": 0}, {"distance": 97}, {"distance": -1}, {"band_bytes": 4}])
 def test_settings_that_cannot_be_are_refused(given_: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be between"):
         BandSettings(**given_)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from content_cases import ALONE, COPY, LEAKED, MIRRORED, TWICE
 
@@ -20,20 +21,19 @@ from k710.browse.pairs import near_duplicates
 from k710.browse.pool import Pool
 from k710.errors import FeedError, UsageError
 from k710.fingerprints import stored
-from k710.fingerprints.content import (
-    DOCUMENT_FILE,
-    TABLE_FILE,
-    ContentAudit,
-    ContentConfig,
-    audit_content,
-    read_content_audit,
-    remove_content_audit,
-    with_content,
-)
-from k710.fingerprints.leaks import NEAR_DUPLICATES, giving_way, is_protected, videos_giving_way
+from k710.fingerprints.content import ContentConfig, audit_content, remove_content_audit, with_content
+from k710.fingerprints.giving_way import giving_way, without_near_duplicates
+from k710.fingerprints.leaks import is_protected
 from k710.fingerprints.stored import FOLDER, ClipBytes, FingerprintFolder, fingerprint_clips
 from k710.lists.policy import Policy
 from k710.processes import GUARD_FILE, only_writer
+from k710.report.near_duplicates import (
+    DOCUMENT_FILE,
+    NEAR_DUPLICATES,
+    TABLE_FILE,
+    ContentAudit,
+    read_content_audit,
+)
 from k710.report.stored import read_audit
 from k710.store import Store
 
@@ -172,13 +172,30 @@ def test_who_gives_way_follows_the_policy(audited: ContentAudit) -> None:
     assert giving_way(table.slice(0, 0), ("val",)) == {}
 
 
-def test_the_videos_that_give_way_can_be_left_out_of_a_build(whole: Path) -> None:
+def left_out(path: Path, policy: Policy) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    selection = without_near_duplicates(policy, path).selection
+    return selection.near_duplicates, selection.near_duplicates_held_out
+
+
+def test_the_videos_that_give_way_are_left_out_by_the_policy(whole: Path) -> None:
     path = whole / TABLE_FILE
-    assert videos_giving_way(path, Policy()) == (LEAKED, MIRRORED)
-    assert videos_giving_way(path, Policy(leaks="drop-eval")) == (COPY,)
-    assert videos_giving_way(path, Policy(leaks="report")) == ()
+    assert left_out(path, Policy()) == ((LEAKED, MIRRORED), ())
+    assert left_out(path, Policy(leaks="drop-eval")) == ((MIRRORED,), (COPY,))
+    assert left_out(path, Policy(leaks="report")) == ((MIRRORED,), ())
     with pytest.raises(FeedError, match="no such file"):
-        videos_giving_way(whole / "none.parquet", Policy())
+        left_out(whole / "none.parquet", Policy())
+
+
+def test_a_video_stays_when_both_clips_are_its_own(audited: ContentAudit, tmp_path: Path) -> None:
+    rows = [{**row, "id_b": row["id_a"]} for row in audited.table.to_pylist()[:1]]
+    pq.write_table(pa.Table.from_pylist(rows, schema=NEAR_DUPLICATES), tmp_path / "own.parquet")
+    assert left_out(tmp_path / "own.parquet", Policy()) == ((), ())
+
+
+def test_clips_that_no_training_view_has_together_do_not_give_way_to_each_other(audited: ContentAudit) -> None:
+    rows = [{**row, "views_a": "k400-train", "views_b": "k600-train"} for row in audited.table.to_pylist()]
+    table = pa.Table.from_pylist(rows, schema=NEAR_DUPLICATES)
+    assert giving_way(table, (), leaks="report", inside=True) == {}
 
 
 def test_all_that_it_left_in_a_build_can_be_removed(compared: Path, finished: Path) -> None:

@@ -14,7 +14,7 @@ from k710.clips.encodings import EncodeConfig
 from k710.clips.media import encode_frames
 from k710.errors import UsageError
 from k710.fingerprints.bands import MIRROR, distances
-from k710.fingerprints.frames import FrameHashes, Unreadable, hash_frames, require_pdq
+from k710.fingerprints.frames import LIGHT_STEPS, FrameHashes, Unreadable, hash_frames, require_pdq
 
 Hashed = Callable[..., FrameHashes]
 
@@ -34,6 +34,8 @@ def test_equal_bytes_give_equal_hashes(cut: Callable[..., Path]) -> None:
     first, second = (hash_frames(cut(SLOW).read_bytes()) for _ in range(2))
     assert np.array_equal(first.whole, second.whole)
     assert np.array_equal(first.middle, second.middle)
+    assert np.array_equal(first.light, second.light)
+    assert np.array_equal(first.middle_light, second.middle_light)
 
 
 @pytest.mark.parametrize("edit", ["scale=160:-2", "scale=680:256", "lutyuv=y=val*1.2", "fps=15"])
@@ -51,6 +53,13 @@ def test_a_mirrored_copy_changes_the_bits_of_the_odd_columns(hashed: Hashed) -> 
     assert typical(original.whole, mirrored.whole ^ MIRROR) <= 32 < 100 <= typical(original.whole, mirrored.whole)
 
 
+def test_the_light_of_a_copy_is_that_of_the_original(hashed: Hashed) -> None:
+    original = hashed(DANCERS)
+    for edit, light in (("scale=160:-2", original.light), ("crop=iw*0.95:ih*0.95", original.middle_light)):
+        of_copy = hashed(DANCERS, 0, 3, edit).light
+        assert np.abs(of_copy.astype(float) - light).mean() / LIGHT_STEPS < 3
+
+
 def test_frames_of_different_scenes_are_far_apart(hashed: Hashed) -> None:
     assert distances(hashed(DANCERS).whole, hashed(SLOW).whole).min() >= 90
 
@@ -60,7 +69,7 @@ def test_a_black_clip_tells_nothing(tmp_path: Path) -> None:
     encode_frames(np.zeros((12, 64, 96, 3), dtype=np.uint8), path, fps=6, config=EncodeConfig(preset="ultrafast"))
     black = hash_frames(path.read_bytes())
     assert len(black) >= 18
-    assert not black.is_telling.any()
+    assert not black.is_shown.any()
 
 
 def test_a_moving_clip_tells_something_at_every_moment(hashed: Hashed) -> None:

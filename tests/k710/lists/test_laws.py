@@ -67,6 +67,8 @@ policies = st.builds(
         classes=st.sampled_from([(), (0,), (0, 399)]),
         exclude_classes=st.sampled_from([(), (0,)]),
         exclude_ids=st.sampled_from([(), ("aaaaaaaaaaa",)]),
+        near_duplicates=st.sampled_from([(), ("bbbbbbbbbbb",)]),
+        near_duplicates_held_out=st.sampled_from([(), ("bbbbbbbbbbb",)]),
         per_class=st.sampled_from([None, 1, 2]),
         seed=st.integers(0, 2),
     ),

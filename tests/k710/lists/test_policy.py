@@ -120,6 +120,25 @@ def test_excluded_videos_are_in_no_view(plan: Any) -> None:
     ]
 
 
+def test_a_video_that_looks_like_another_leaves_training_and_stays_held_out(plan: Any) -> None:
+    rows = [("k400:train", A, 3), ("k400:train", B, 3), ("k600:val", A, 3), ("k600:train", C, 3)]
+    planned = plan(rows, policy=Policy(protect=(), selection=Selection(near_duplicates=(A, C))))
+    assert [planned.keys(v) for v in ("k710-train", "k400-train", "k600-train")] == [[key(B, 3)], [key(B, 3)], []]
+    assert planned.keys("k710-val") == planned.keys("k600-val") == [key(A, 3)]
+    assert [row[:3] for row in planned.excluded("k710-train")] == [
+        ("k400:train", key(A, 3), "near_duplicate"),
+        ("k600:train", key(C, 3), "near_duplicate"),
+    ]
+
+
+def test_a_held_out_video_that_gives_way_still_holds_itself_out(plan: Any) -> None:
+    rows = [("k400:train", A, 3), ("k400:train", B, 3), ("k400:val", A, 3)]
+    planned = plan(rows, policy=Policy(selection=Selection(near_duplicates_held_out=(A,))))
+    assert planned.keys("k710-val") == planned.keys("k400-val") == []
+    assert planned.keys("k710-train") == planned.keys("k400-train") == [key(B, 3)]
+    assert [row[2] for row in planned.excluded("k710-val")] == ["near_duplicate"]
+
+
 def test_a_forgotten_video_is_in_no_view_and_still_holds_its_twin_out(plan: Any) -> None:
     rows = [("k400:train", A, 3), ("k400:train", B, 3), ("k600:val", A, 3)]
     hashes = tuple(int(h) for h in plan(rows).catalog.video_hashes(np.array([0])))
