@@ -10,6 +10,15 @@ CONTAINERS = (
 )
 """What may be opened, as ffmpeg has it. Playlists, which name other files, are not among them, nor single pictures."""
 
+# fmt: off
+SUFFIXES = frozenset({
+    ".mp4", ".m4v", ".f4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".mk3d", ".webm", ".avi", ".divx", ".wmv", ".asf",
+    ".wtv", ".flv", ".mpg", ".mpeg", ".mpe", ".m2p", ".vob", ".ts", ".mts", ".m2ts", ".m2t", ".ogv", ".ogm", ".rm",
+    ".rmvb", ".mxf", ".dv", ".nut", ".ivf", ".amv", ".nsv",
+})
+# fmt: on
+"""Endings of video files, lower case: the containers that PyAV reads."""
+
 _PAGES = (b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")
 _MEDIA = (b"RIFF", b"\x1aE\xdf\xa3", b"FLV\x01", b"OggS", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"0&\xb2u", b".RMF")
 """First bytes of AVI, Matroska, FLV, Ogg, MPEG program and video streams, ASF and RealMedia."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from k710.clips.sources.file_names import SUFFIXES
+from k710.clips.containers import SUFFIXES
 from k710.errors import SourceError
 from k710.store import Readable
 

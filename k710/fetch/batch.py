@@ -5,23 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
 
 from k710 import atomic
 from k710.clip_figures import sized
+from k710.fetch.asking import in_parallel, nearest, survey
 from k710.fetch.client import Client, Facts, public
 from k710.fetch.download import download
-from k710.fetch.outcomes import FORBIDDEN, REFUSED, FetchError, Outcome, Wanted
+from k710.fetch.outcomes import FetchError, Outcome, Wanted
 from k710.fetch.partial import OnBytes, Partial, require_room
 from k710.fetch.record import Sources
-
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
-
-_TICK_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,52 +55,6 @@ class Counter:
         """Count more bytes, or fewer."""
         with self._lock:
             self.here_bytes += size_bytes
-
-
-def in_parallel(
-    client: Client,
-    items: Sequence[Item],
-    work: Callable[[Item], Answer],
-    parallel: int,
-    tick: Callable[[int], None] = lambda _: None,
-) -> list[Answer]:
-    """What ``work`` returns for each item, in their order, ``parallel`` at a time.
-
-    Args:
-        client: stopped when this is interrupted or a piece of work raises, so that the others end too.
-        items: what to work on; begun in their order.
-        work: called in a thread.
-        parallel: threads.
-        tick: told now and then, in this thread, how many items are done.
-    """
-    with ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="fetch") as pool:
-        futures = [pool.submit(work, item) for item in items]
-        try:
-            left = set(futures)
-            while left:
-                tick(len(futures) - len(left))
-                done, left = wait(left, timeout=_TICK_S, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()
-        except BaseException:
-            client.stop()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    tick(len(futures))
-    return [future.result() for future in futures]
-
-
-def survey(client: Client, urls: Sequence[str], parallel: int) -> list[Facts | FetchError]:
-    """What servers say about files, or why they do not."""
-
-    def ask(url: str) -> Facts | FetchError:
-        try:
-            return client.facts(url)
-        except FetchError as error:
-            # Some servers refuse HEAD only.
-            return Facts() if error.status in (FORBIDDEN, REFUSED) else error
-
-    return in_parallel(client, urls, ask, parallel)
 
 
 def fetch_all(
@@ -170,11 +117,6 @@ def fetch_all(
         )
 
     return in_parallel(client, wanted, one, parallel, tick)
-
-
-def nearest(folder: Path) -> Path:
-    """``folder``, or the first folder above it that is there."""
-    return next(p for p in (folder, *folder.absolute().parents) if p.exists())
 
 
 def _counting(here: Counter, new: Counter) -> OnBytes:

@@ -10,19 +10,14 @@ from urllib.parse import urlsplit
 from k710 import atomic
 from k710.config import PublishedFile, Release
 from k710.errors import SourceError, UsageError
-from k710.fetch.batch import OnProgress, fetch_all, nearest, survey
+from k710.fetch.asking import nearest, survey
+from k710.fetch.batch import OnProgress, fetch_all
 from k710.fetch.client import Client, Patience, public
 from k710.fetch.extract import Extracted, ExtractedArchives, extract
+from k710.fetch.offered import Archive, list_file, offered_archives
 from k710.fetch.outcomes import DAMAGED, UNCHANGED, FetchError, Outcome, Wanted
 from k710.fetch.partial import require_room
-from k710.fetch.published import (
-    archive_name,
-    archive_stem,
-    chosen_releases,
-    mirrored,
-    published_videos,
-    read_path_list,
-)
+from k710.fetch.published import chosen_releases, published_videos
 from k710.fetch.record import Sources, held
 
 SPLITS = ("train", "val", "test")
@@ -69,20 +64,6 @@ class FetchVideosConfig:
             raise UsageError("no split is named", hint=f"known: {', '.join(SPLITS)}")
         if self.keep_archives and self.extract is None:
             raise UsageError("keep_archives is for extract; without it archives stay anyway")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Archive:
-    """An archive of videos, published."""
-
-    wanted: Wanted
-    """Where it is, and where it goes."""
-    release: str
-    """Whose."""
-    split: str
-    """Of which split."""
-    folder: str
-    """Where its clips go, below the folder for clips."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -280,9 +261,7 @@ def _small(client: Client, url: str) -> bytes:
 
 
 def _list_file(config: FetchVideosConfig, release: Release, file: PublishedFile) -> Wanted:
-    name = PurePosixPath(urlsplit(file.url).path).name
-    path = config.out / release.name / file.split / name
-    return Wanted(url=mirrored(file.url, config.base_url), path=path, sha256=file.sha256)
+    return list_file(config.out, release.name, file, config.base_url)
 
 
 def _archives(
@@ -291,29 +270,13 @@ def _archives(
     text: Callable[[str], bytes | None],
 ) -> list[Archive]:
     """The archives that the path lists name, and those of replacements."""
-    found: list[Archive] = []
-    for release, file in offered:
-        url = mirrored(file.url, config.base_url)
-        if file.what == "replacement":
-            found.append(_archive(config, release, file.split, url, "replacement"))
-            continue
-        data = text(url)
-        if data is not None:
-            where = f"{release.name}/{file.split}/{PurePosixPath(urlsplit(file.url).path).name}"
-            urls = read_path_list(data, where, url, config.base_url)[: config.max_archives]
-            found += [_archive(config, release, file.split, each, file.split) for each in urls]
-    return found
-
-
-def _archive(config: FetchVideosConfig, release: Release, split: str, url: str, folder: str) -> Archive:
-    name = archive_name(url)
-    wanted = Wanted(
-        url=url,
-        path=config.out / release.name / folder / name,
+    # What is unpacked is read to its end anyway.
+    kind = Wanted(
+        url="",
+        path=config.out,
         is_archive=True,
-        # What is unpacked is read to its end anyway.
         is_checked_inside=config.extract is None,
         is_temporary=config.extract is not None and not config.keep_archives,
     )
-    place = f"{release.name}/{folder}/{archive_stem(name)}"
-    return Archive(wanted=wanted, release=release.name, split=split, folder=place)
+    named = [(release.name, file) for release, file in offered]
+    return offered_archives(named, kind, text, base_url=config.base_url, max_archives=config.max_archives)

@@ -10,16 +10,8 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from k710.clips.containers import SUFFIXES as SUFFIXES
 from k710.segments import Segment, is_youtube_id, safe_id
-
-# fmt: off
-SUFFIXES = frozenset({
-    ".mp4", ".m4v", ".f4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".mk3d", ".webm", ".avi", ".divx", ".wmv", ".asf",
-    ".wtv", ".flv", ".mpg", ".mpeg", ".mpe", ".m2p", ".vob", ".ts", ".mts", ".m2ts", ".m2t", ".ogv", ".ogm", ".rm",
-    ".rmvb", ".mxf", ".dv", ".nut", ".ivf", ".amv", ".nsv",
-})
-# fmt: on
-"""Endings of video files, lower case: the containers that PyAV reads."""
 
 Times = tuple[int, int]
 """Start and end in a name, milliseconds."""
@@ -91,7 +83,7 @@ class FileNames:
         """Files of the video that ``segment`` is of, best first: by folder given, replacements, timed, path."""
         found = [
             file if times is None else replace(file, times=None)
-            for video, times in _spellings(segment.id)
+            for video, times in spellings(segment.id)
             for file in self._files(video)
             if times is None or file.times == times
         ]
@@ -161,7 +153,7 @@ def holds_youtube_id(video: str) -> bool:
     return is_youtube_id(video) or (video.startswith("v_") and is_youtube_id(video[2:]))
 
 
-def _spellings(video_id: str) -> Iterator[tuple[str, Times | None]]:
+def spellings(video_id: str) -> Iterator[tuple[str, Times | None]]:
     """How files of a video may be called, and what of an id that ends like times is taken for times."""
     if is_youtube_id(video_id):
         yield video_id, None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
 import pytest
 from web_site import HURRIED, Site
@@ -30,3 +32,13 @@ def out(tmp_path: Path) -> Path:
     folder = tmp_path / "out"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def fresh_workers() -> Iterator[None]:
+    """Worker processes that see the environment of this test, and none of a later one that see it still."""
+    # They come from a server process that keeps the environment in which it was started.
+    server: Any = forkserver._forkserver
+    server._stop()
+    yield
+    server._stop()
