@@ -15,14 +15,14 @@ from . import policy
 from .options import DEFAULT_DATA, AsJson
 
 if TYPE_CHECKING:
-    from k710.fingerprints.content import ContentAudit
     from k710.lists.dialects.options import ReadOptions
+    from k710.report.near_duplicates import ContentAudit
 
 _SEVERAL = ("--train", "--eval")
 """Flags that take every word up to the next flag."""
 
-Build = Annotated[Path | None, typer.Argument(metavar="OUT", help="Folder of the build; default: k710-data.")]
-Data = Annotated[Path | None, typer.Option("--data", help="Folder of the build, as OUT.")]
+Build = Annotated[str | None, typer.Argument(metavar="OUT", help="Folder or URL of the build; default: k710-data.")]
+Data = Annotated[str | None, typer.Option("--data", help="Folder or URL of the build, as OUT.")]
 Train = Annotated[
     list[str] | None,
     typer.Option(
@@ -95,6 +95,7 @@ def audit(
 ) -> None:
     """Print what the lists of a build, or of --train and --eval, share, what was removed and what was not checked."""
     from k710.errors import UsageError
+    from k710.objects.copies import folder_of_build, readable_build
 
     if train is None and held_out is None:
         changed = on_bad_row if on_bad_row != "stop" else None
@@ -105,9 +106,12 @@ def audit(
             )
         if build is not None and data is not None:
             raise UsageError("the build is named twice, as OUT and by --data", hint="leave one out")
-        folder = build or data or DEFAULT_DATA
-        content = _compare_clips(folder, workers) if level is Level.CONTENT else None
-        _audit_build(folder, min_per_class, html, content, fail_on_leak=fail_on_leak, as_json=as_json)
+        place = build or data or str(DEFAULT_DATA)
+        content = (
+            _compare_clips(folder_of_build(place, "audit --level content"), workers) if level is Level.CONTENT else None
+        )
+        with readable_build(place) as folder:
+            _audit_build(folder, min_per_class, html, content, fail_on_leak=fail_on_leak, as_json=as_json)
         return
     if level is Level.CONTENT:
         raise UsageError("--level content is for a build, whose clips are there", hint="k710 audit OUT --level content")
@@ -129,13 +133,14 @@ def audit(
 
 
 def _compare_clips(folder: Path, workers: int | None) -> ContentAudit:
-    from k710.fingerprints.content import DOCUMENT_FILE, TABLE_FILE, ContentConfig, audit_content
+    from k710.fingerprints.content import ContentConfig, audit_content
+    from k710.report.near_duplicates import DOCUMENT_FILE, TABLE_FILE
 
     from .progress import Stages
 
     with Stages() as stages:
         found = audit_content(ContentConfig(folder=folder, workers=workers or os.cpu_count() or 1), stages)
-    typer.echo(f"wrote {TABLE_FILE} and {DOCUMENT_FILE} -> {folder}", err=True)
+    typer.echo(f"wrote {TABLE_FILE}, {DOCUMENT_FILE} and report/audit.html -> {folder}", err=True)
     return found
 
 
@@ -149,7 +154,8 @@ def _audit_build(
     as_json: bool,
 ) -> None:
     from k710.errors import AnswerIsNo
-    from k710.fingerprints.content import read_content_audit, with_content
+    from k710.fingerprints.content import with_content
+    from k710.report.near_duplicates import read_content_audit
     from k710.report.stored import read_audit, stored_page
 
     stored = read_audit(folder, minimum)
@@ -171,7 +177,7 @@ def _audit_build(
 
 def _refuse_near_duplicates(content: ContentAudit) -> None:
     from k710.errors import AnswerIsNo
-    from k710.fingerprints.content import TABLE_FILE
+    from k710.report.near_duplicates import TABLE_FILE
 
     if content.leaking:
         listed = "; ".join(f"{' and '.join(r['views'])} in {r['pairs']:,} pairs" for r in content.leaking)

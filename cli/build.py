@@ -9,16 +9,32 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from . import policy
+from . import policy, sources
 from .options import DEFAULT_DATA, AsJson, words
 
 if TYPE_CHECKING:
-    from k710.build import BuildSummary
+    from k710.build import BuildConfig
+    from k710.build_summary import BuildSummary
+    from k710.clips.sources.youtube import Access
 
-Videos = Annotated[
-    list[str] | None, typer.Option("--videos", help="Folder of video files; repeatable, in order of preference.")
+Out = Annotated[
+    str, typer.Option("--out", help="Folder of the build, or a URL of an object store, such as s3://bucket/k710.")
 ]
-Out = Annotated[Path, typer.Option("--out", help="Folder of the build.")]
+Work = Annotated[
+    Path | None,
+    typer.Option(
+        "--work",
+        metavar="DIR",
+        help="With --out in an object store: folder for what is under way, which may be lost (default: in ~/.cache).",
+    ),
+]
+Unguarded = Annotated[
+    bool,
+    typer.Option(
+        "--unguarded",
+        help="With --out in an object store that cannot keep two builds apart: go on; you see to it that one writes.",
+    ),
+]
 ManifestOnly = Annotated[bool, typer.Option("--manifest-only", help="Stop after the lists: no clips, no shards.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Encoding processes; default: one per core.")]
 Replan = Annotated[
@@ -82,8 +98,10 @@ RayAddress = Annotated[
 
 def build(
     annotations: policy.Annotations,
-    videos: Videos = None,
-    out: Out = DEFAULT_DATA,
+    videos: sources.Videos = None,
+    out: Out = str(DEFAULT_DATA),
+    work: Work = None,
+    unguarded: Unguarded = False,
     manifest_only: ManifestOnly = False,
     workers: Workers = None,
     releases: policy.Releases = None,
@@ -100,6 +118,7 @@ def build(
     classes: policy.Classes = None,
     exclude_classes: policy.ExcludeClasses = None,
     exclude_ids: policy.ExcludeIds = None,
+    drop_near_duplicates: policy.DropNearDuplicates = None,
     per_class: policy.PerClass = None,
     seed: policy.Seed = 0,
     views: policy.Views = "default",
@@ -119,15 +138,23 @@ def build(
     task_index: TaskIndex = None,
     num_tasks: NumTasks = None,
     ray_address: RayAddress = "",
+    archives: sources.Archives = None,
+    keep_archives: sources.KeepArchives = False,
+    archives_in_flight: sources.ArchivesInFlight = 3,
+    base_url: sources.BaseUrl = None,
+    accept_changed: sources.AcceptChanged = False,
+    youtube_rate: sources.YouTubeRate = 300.0,
+    cookies: sources.Cookies = None,
+    cookies_from_browser: sources.CookiesFromBrowser = "",
+    proxy: sources.Proxy = "",
+    source_address: sources.SourceAddress = "",
     as_json: AsJson = False,
 ) -> None:
     """Build views, verified clips, shards and the leak audit from annotation files and videos."""
     from k710 import build as library
     from k710.clips.encodings import EncodeConfig
-    from k710.config import to_mapping
     from k710.errors import UsageError
-
-    from .progress import Stages
+    from k710.objects.protocols import place
 
     taken = policy.selection(
         only_cc=only_cc,
@@ -138,18 +165,28 @@ def build(
         seed=seed,
         class_table=class_table,
     )
+    archives_of = sources.archives(archives, archives_in_flight, base_url, keep=keep_archives, changed=accept_changed)
     try:
         config = library.BuildConfig(
             annotations=annotations,
-            out=out,
+            **place(out),
+            work=work,
+            unguarded=unguarded,
             videos=tuple(videos or ()),
+            sources=sources.settings(archives_of, youtube_rate),
             manifest_only=manifest_only,
             workers=workers or os.cpu_count() or 1,
             releases=words(releases) if releases else None,
             options=policy.read_options(columns, on_bad_row, class_order),
             class_table=class_table,
             policy=policy.policy(
-                protect=protect, leaks=leaks, unit=unit, prefer=prefer, conflicts=conflicts, selection=taken
+                protect=protect,
+                leaks=leaks,
+                unit=unit,
+                prefer=prefer,
+                conflicts=conflicts,
+                selection=taken,
+                drop_near_duplicates=drop_near_duplicates,
             ),
             views=words(views),
             require_complete=require_complete,
@@ -169,10 +206,20 @@ def build(
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
+    _run(config, sources.access(cookies, cookies_from_browser, proxy, source_address), as_json=as_json)
+
+
+def _run(config: BuildConfig, access: Access, *, as_json: bool) -> None:
+    from k710 import build as library
+    from k710.build_summary import require_clips
+    from k710.config import to_mapping
+
+    from .progress import Stages
+
     with Stages() as stages:
-        summary = library.build(config, stages, on_clips=stages.clips, say=stages.say)
+        summary = library.build(config, stages, on_clips=stages.clips, say=stages.say, access=access)
     typer.echo(json.dumps(to_mapping(summary), indent=1) if as_json else describe(summary))
-    library.require_clips(summary)
+    require_clips(summary)
 
 
 def describe(summary: BuildSummary) -> str:
@@ -190,6 +237,8 @@ def describe(summary: BuildSummary) -> str:
         f"done {good:,} of {total:,} clips{part}{f' ({rest})' if rest else ''}, {_made_now(summary)}, "
         f"{summary.shards:,} shards -> {summary.out}, {summary.out}/audit.md"
     )
+    if summary.clips.get("pending"):
+        lines.append(f"{summary.clips['pending']:,} clips are pending: run the same command again")
     if summary.task:
         lines.append(
             "the last task to end writes the index; so does `k710 build` without task, when none runs any more"

@@ -14,7 +14,7 @@ from .training import shown_on
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from k710.build import BuildSummary
+    from k710.build_summary import BuildSummary
     from uniformerv2 import UniFormerV2
     from uniformerv2.report import EvaluationReport
 
@@ -39,7 +39,7 @@ class Curated:
     @property
     def data(self) -> Path:
         """Folder of the build."""
-        return self.summary.out
+        return Path(self.summary.out)
 
     @property
     def order_classes(self) -> set[int]:

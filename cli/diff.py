@@ -50,7 +50,10 @@ def diff(
     """Compare two builds, views or lists: videos that only one has, other classes, other segments, other shards."""
     from k710 import diff as library
     from k710.errors import AnswerIsNo
+    from k710.objects.copies import folder_of_build
 
+    for side in (a, b):
+        folder_of_build(side, "diff")
     if out is not None:
         library.check_out(out, (a, b))
     config = library.DiffConfig(

@@ -24,19 +24,21 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done,
 def forget(
     ids: Ids = None,
     ids_file: IdsFile = None,
-    data: Annotated[Path, typer.Option("--data", help="Folder of the build.")] = DEFAULT_DATA,
+    data: Annotated[str, typer.Option("--data", help="Folder of the build.")] = str(DEFAULT_DATA),
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Take videos out of a build for good: their clips, their rows in every view, and every later plan of it."""
     from k710.config import to_mapping
+    from k710.objects.copies import folder_of_build
     from k710.takedown import forget as library
     from k710.takedown.forgotten import read_ids
 
     from .progress import Stages
 
     listed = [] if ids_file is None else read_ids(sys.stdin if str(ids_file) == "-" else ids_file)
-    config = library.ForgetConfig(ids=(*(ids or ()), *listed), out=data, dry_run=dry_run)
+    out = folder_of_build(data, "forget")
+    config = library.ForgetConfig(ids=(*(ids or ()), *listed), out=out, dry_run=dry_run)
     with Stages() as stages:
         summary = library.forget(config, stages)
     typer.echo(json.dumps(to_mapping(summary), indent=1) if as_json else describe(summary))

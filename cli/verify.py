@@ -27,7 +27,10 @@ class Decode(StrEnum):
     FULL = "full"
 
 
-Target = Annotated[Path, typer.Argument(metavar="PATH", help="A build, a folder of videos or tars, or one of these.")]
+Target = Annotated[
+    str,
+    typer.Argument(metavar="PATH", help="A build, also by its URL, a folder of videos or tars, or one of these."),
+]
 HowMuch = Annotated[
     Decode,
     typer.Option("--decode", help="First frame and last group of pictures, some in between too, or every frame."),
@@ -50,7 +53,9 @@ def verify(
 
     from .progress import Stages
 
-    config = library.VerifyConfig(path=path, mode=decode.value, workers=workers or os.cpu_count() or 1, out=out)
+    config = library.VerifyConfig(
+        path=library.place(path), mode=decode.value, workers=workers or os.cpu_count() or 1, out=out
+    )
     with Stages() as stages:
         summary = library.verify(config, stages)
     typer.echo(json.dumps(to_mapping(summary), indent=1) if as_json else describe(summary))

@@ -8,17 +8,19 @@ from typing import Any
 
 from k710.build_files import outcomes_so_far, write_lock, write_plan
 from k710.errors import SourceError
+from k710.home import HeldClaim, Home
 from k710.list_stage import ListPlan
 from k710.shards.index import LOCK_FILE
 from k710.writers import once_for_all
 
 
-def share_lists(out: Path, plan: ListPlan, ffmpeg: str) -> None:
+def share_lists(home: Home, held: HeldClaim, plan: ListPlan, ffmpeg: str) -> None:
     """Have the lists of ``plan`` in the build, written by this task or another, with the ffmpeg that all use.
 
     Raises:
         SourceError: the other tasks use another ffmpeg.
     """
+    out = home.out
 
     def write() -> None:
         plan.audit.update(outcomes_so_far(out))
@@ -26,8 +28,13 @@ def share_lists(out: Path, plan: ListPlan, ffmpeg: str) -> None:
         known = _lock_on_disk(out).get("ffmpeg")
         write_plan(out, plan)
         write_lock(out, {**plan.lock, "ffmpeg": known or ffmpeg})
+        home.publish()
 
-    once_for_all(out, plan.lock["digests"]["plan"], is_done=lambda: _is_written(out, plan), do=write)
+    def is_written() -> bool:
+        home.pull(held)
+        return _is_written(out, plan)
+
+    once_for_all(home, plan.lock["digests"]["plan"], is_done=is_written, do=write)
     theirs = _lock_on_disk(out).get("ffmpeg")
     if theirs != ffmpeg:
         raise SourceError(

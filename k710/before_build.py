@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from k710 import schema
+from k710.claims import CLAIMS_FOLDER
 from k710.errors import FeedError, UsageError
 from k710.lists.compare import shard_changes
 from k710.lists.manifest import lock_differences
@@ -17,7 +18,6 @@ from k710.processes import GUARD_FILE
 from k710.shards.index import LOCK_FILE
 from k710.tables import read_table
 from k710.takedown.forgotten import FORGOTTEN_FILE
-from k710.writers import CLAIMS_FOLDER
 
 _NOT_STRANGE = (GUARD_FILE, CLAIMS_FOLDER, FORGOTTEN_FILE)
 """What may lie in a folder before its first build."""

@@ -3,40 +3,68 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from k710 import atomic
 from k710.array_stage import share_lists
-from k710.before_build import changes, changes_of_shards, refuse_foreign, refuse_url
-from k710.build_files import outcomes_so_far, rivals, write_arguments, write_audit, write_plan, write_unclaimed
-from k710.claims import Held, TakenError
-from k710.clip_figures import SoFar, falls_short
+from k710.before_build import changes, changes_of_shards, refuse_url
+from k710.build_files import (
+    outcomes_so_far,
+    rivals,
+    rows_by_key,
+    write_arguments,
+    write_audit,
+    write_plan,
+    write_unclaimed,
+)
+from k710.build_summary import BuildSummary, summed_up
+from k710.claims import TakenError
+from k710.clip_figures import SoFar
 from k710.clips.encodings import EncodeConfig
 from k710.clips.media import ffmpeg_build
 from k710.clips.sources.candidates import VideosAre
-from k710.clips.sources.local import LocalFolders
+from k710.clips.sources.chosen import YOUTUBE, Chosen, Clips, SourceSettings, choose
 from k710.config import to_mapping
-from k710.errors import AnswerIsNo, UsageError
+from k710.errors import UsageError
+from k710.fetch.videos import TERMS
+from k710.home import HeldClaim, Home
 from k710.list_stage import Inputs, ListPlan, Progress, plan_lists, read_lists
 from k710.lists.annotations import ReadOptions
-from k710.lists.policy import Policy
+from k710.lists.policy import NEAR_DUPLICATES, Policy
 from k710.lists.views import ViewSpec
+from k710.objects.home import build_home
 from k710.shard_stage import MadeShards, Say, ShardStage, all_is_made, make_part, make_shards
 from k710.shards.executors import Executor, chosen_task
 from k710.shards.executors.array import ArrayTask
-from k710.shards.index import INDEX_FILE, LOCK_FILE
+from k710.shards.index import LOCK_FILE
 from k710.takedown.forgotten import read_forgotten, summed
 from k710.timing import stage
 from k710.writers import sole_writer, task_writer
 
+if TYPE_CHECKING:
+    from k710.clips.sources.youtube import Access
+
 _POLICIES = ("protect", "leaks", "unit", "prefer", "conflicts")
 
-_ONCE = ("out", "manifest_only", "replan", "locked", "executor", "task_index", "num_tasks", "ray_address")
+_ONCE = (
+    "out",
+    "store",
+    "work",
+    "unguarded",
+    "manifest_only",
+    "replan",
+    "locked",
+    "executor",
+    "task_index",
+    "num_tasks",
+    "ray_address",
+)
 """Settings of one run, which the next has of its own."""
 
 
@@ -47,9 +75,17 @@ class BuildConfig:
     annotations: Path
     """Folder with one folder of lists per release."""
     out: Path = Path("k710-data")
-    """Folder of the build."""
+    """Folder of the build; of no account where ``store`` is given."""
+    store: str = ""
+    """URL of an object store that the build lies in; empty: it lies in ``out``."""
+    work: Path | None = None
+    """Folder of this machine that a build in ``store`` works in; None: one in the user's cache."""
+    unguarded: bool = False
+    """Whether a ``store`` will do that cannot keep two builds from writing at the same time."""
     videos: tuple[str, ...] = ()
-    """Folders of video files, in order of preference."""
+    """Sources of videos, in order of preference: folders, and the kinds of ``SOURCES``."""
+    sources: SourceSettings = field(default_factory=SourceSettings)
+    """How sources elsewhere are used."""
     manifest_only: bool = False
     """Stop after the lists: no clips, no shards."""
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
@@ -107,6 +143,11 @@ class BuildConfig:
                 "a task of an array cannot replan, nor stop after the lists: it is one of several that share a plan",
                 hint="run `k710 build --manifest-only --replan` first, and then the tasks",
             )
+        if self.task is not None and self.task.num > 1 and "cvdf:" in self.videos:
+            raise UsageError(
+                "--videos cvdf: is not for several tasks, each of which would download every archive",
+                hint="`k710 fetch videos` downloads them once, and --videos cvdf:DIR reads them",
+            )
 
     @property
     def task(self) -> ArrayTask | None:
@@ -130,59 +171,15 @@ class BuildConfig:
         return {
             "views": [spec.name for spec in views],
             **{name: to_mapping(getattr(self.policy, name)) for name in _POLICIES},
-            "selection": to_mapping(selection)
-            | {"exclude_ids": summed(selection.exclude_ids), "forgotten": summed(selection.forgotten)},
+            "selection": {name: value for name, value in to_mapping(selection).items() if name not in NEAR_DUPLICATES}
+            | {"exclude_ids": summed(selection.exclude_ids), "forgotten": summed(selection.forgotten)}
+            # Only where there are any: locks from before they could be left out stay what they are.
+            | {name: summed(ids) for name in NEAR_DUPLICATES if (ids := getattr(selection, name))},
             "columns": dict(self.options.columns),
             "class_order": self.options.class_order,
             "clips_per_shard": self.clips_per_shard,
             "encode": to_mapping(self.encode),
         }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BuildSummary:
-    """What a build did."""
-
-    out: Path
-    """Where it is."""
-    rows: int
-    """Annotation rows read."""
-    bad_rows: int
-    """Rows that could not be used; `bad_rows.csv` lists them."""
-    num_classes: int
-    """Classes of the class table."""
-    views: dict[str, int]
-    """Clips listed per view."""
-    excluded: dict[str, dict[str, int]]
-    """Rows excluded per view and reason."""
-    clips: dict[str, int]
-    """Planned clips per outcome; empty after ``manifest_only``."""
-    tried: int
-    """Clips that this run tried, to whatever outcome."""
-    made: int
-    """Clips that this run made."""
-    size_bytes: int
-    """Their bytes."""
-    seconds: float
-    """What the clips and their packing took."""
-    clips_per_s: float
-    """Clips tried in a second of that."""
-    usable: dict[str, tuple[int, int]]
-    """For each view the clips that are ``ok``, and those planned; empty after ``manifest_only``."""
-    falls_short: list[str]
-    """What has fewer usable clips than ``min_clips_pct`` asks for."""
-    unclaimed: int
-    """Video files that no annotation row can use; `unclaimed_files.csv` lists them."""
-    shards: int
-    """Shards of the build."""
-    audit: dict[str, Any]
-    """The audit document."""
-    notes: list[str]
-    """What a user of these settings should know."""
-    replanned: list[str]
-    """What changed against the build that was there."""
-    task: str = ""
-    """The task of an array whose part alone ``clips`` and ``shards`` count; empty: they count the whole build."""
 
 
 def build(
@@ -192,6 +189,7 @@ def build(
     on_clips: Callable[[SoFar], None] | None = None,
     say: Say | None = None,
     reopen: frozenset[str] = frozenset(),
+    access: Access | None = None,
 ) -> BuildSummary:
     """Run the whole path, or go on where an earlier run of it stopped.
 
@@ -201,32 +199,54 @@ def build(
         on_clips: called with how far the clips are, in place of ``progress``.
         say: called with a line that people should read meanwhile.
         reopen: statuses whose clips are tried again although nothing has changed.
+        access: what YouTube is to be shown, which is kept nowhere.
 
     Raises:
         UsageError: settings that cannot be, or ``out`` holds another build or cannot be written.
         InputError: an annotation file is wrong.
-        SourceError: no clip has a video, or ffmpeg cannot be run.
+        SourceError: no clip has a video, a source cannot be read, or ffmpeg cannot be run.
     """
     if not config.videos and not config.manifest_only:
         raise UsageError("no videos given", hint="--videos DIR, or --manifest-only to stop after the lists")
-    progress = progress or _silent
     refuse_url(config.annotations, "--annotations")
     refuse_url(config.out, "--out")
+    if config.store and config.encode.encode == "none":
+        raise UsageError(
+            f"{config.store}: clips that stay where they are have no place in an object store",
+            hint="--encode copy takes them as they are; or give a folder as --out",
+        )
+    with build_home(
+        config.store, config.work, config.out, who=config.task.name if config.task else "", unguarded=config.unguarded
+    ) as home:
+        at_home = dataclasses.replace(config, out=home.out)
+        return _build_at(home, at_home, progress or _silent, on_clips, say or _unsaid, reopen, access)
+
+
+def _build_at(
+    home: Home,
+    config: BuildConfig,
+    progress: Progress,
+    on_clips: Callable[[SoFar], None] | None,
+    say: Say,
+    reopen: frozenset[str],
+    access: Access | None,
+) -> BuildSummary:
     # Before the lists, which take their time.
     with atomic.writable(config.out):
-        refuse_foreign(config.out)
+        home.look()
     if config.locked and not (config.out / LOCK_FILE).exists():
         raise UsageError(f"{config.out}: no {LOCK_FILE} to keep to", hint="put the lock there, or leave out --locked")
-    folders = LocalFolders([Path(v) for v in config.videos], config.videos_are) if not config.manifest_only else None
+    chosen = None if config.manifest_only else _chosen(config, access, say)
     forgotten = read_forgotten(config.out)
     plan = plan_build(config, progress)
     run = _Run(
+        home=home,
         config=config,
         plan=plan,
-        folders=folders,
+        chosen=chosen,
         forgotten=forgotten,
         watch=on_clips or (lambda so_far: progress("clips", so_far.done, so_far.total)),
-        say=say or _unsaid,
+        say=say,
         reopen=reopen,
     )
     with atomic.writable(config.out):
@@ -237,9 +257,10 @@ def build(
 class _Run:
     """What a run writes once its lists are planned."""
 
+    home: Home
     config: BuildConfig
     plan: ListPlan
-    folders: LocalFolders | None
+    chosen: Chosen | None
     forgotten: tuple[int, ...]
     watch: Callable[[SoFar], None]
     say: Say
@@ -248,39 +269,44 @@ class _Run:
     def alone(self, plan_digest: str) -> BuildSummary:
         """Write all that is not there; tasks of the plan ``plan_digest`` may wait until this is done."""
         config, plan, out = self.config, self.plan, self.config.out
-        with sole_writer(out, plan=plan_digest) as held:
+        with sole_writer(out, plan=plan_digest, home=self.home) as held:
             self._require_the_same_forgotten()
             changed = changes(out, plan.lock, locked=config.locked, replan=config.replan)
             if changed:
                 changed += changes_of_shards(out, plan.manifest)
                 # The index of the old plan beside the views of the new one would be read as a build.
-                (out / INDEX_FILE).unlink(missing_ok=True)
+                self.home.shelf.withdraw_index()
             plan.audit.update(outcomes_so_far(out))
             with stage("write"):
                 write_plan(out, plan)
-            if self.folders is None:
-                return _summary(config, plan, None, changed=changed, unclaimed=0)
+            if self.chosen is None:
+                self.home.publish()
+                return self._summary(None, changed, 0)
             told = {name: value for name, value in to_mapping(config).items() if name not in _ONCE}
             write_arguments(out, told)
-            unclaimed = write_unclaimed(out, self.folders, plan.lists.catalog)
+            unclaimed = write_unclaimed(out, self.chosen.folders, plan.lists.catalog)
             ffmpeg = ffmpeg_build()
             atomic.write_json(out / LOCK_FILE, {**plan.lock, "ffmpeg": ffmpeg})
-            shards = make_shards(self._stage(ffmpeg, held), self.watch, self.say)
+            self.home.publish()
+            shards = make_shards(self._stage(ffmpeg, held, tries_pending=not plan_digest), self.watch, self.say)
             plan.audit["clips"] = shards.outcomes
             write_audit(out, plan.audit)
-        return _summary(config, plan, shards, changed=changed, unclaimed=unclaimed)
+            self.home.merged()
+            self.home.publish()
+        return self._summary(shards, changed, unclaimed)
 
     def as_task(self, task: ArrayTask) -> BuildSummary:
         """Write the part of one task; whoever finds that no other is left writes the index."""
         plan_digest = self.plan.lock["digests"]["plan"]
         ffmpeg = ffmpeg_build()
-        with task_writer(self.config.out, task, plan_digest) as held:
+        with task_writer(self.home, task, plan_digest) as held:
             self._require_the_same_forgotten()
             changes(self.config.out, self.plan.lock, locked=self.config.locked, replan=False)
-            share_lists(self.config.out, self.plan, ffmpeg)
+            share_lists(self.home, held, self.plan, ffmpeg)
             made = self._stage(ffmpeg, held)
             part = make_part(made, task, self.watch, self.say)
-        summary = dataclasses.replace(_summary(self.config, self.plan, part, changed=[], unclaimed=0), task=str(task))
+        summary = dataclasses.replace(self._summary(part, [], 0), task=str(task))
+        self.home.pull(None)
         if all_is_made(made):
             # Another that is there will find the same, later.
             with suppress(TakenError):
@@ -289,20 +315,33 @@ class _Run:
                 return dataclasses.replace(whole, **{name: getattr(summary, name) for name in own})
         return summary
 
+    def _summary(self, shards: MadeShards | None, changed: list[str], unclaimed: int) -> BuildSummary:
+        config = self.config
+        place = config.store or config.out
+        return summed_up(place, self.plan, shards, config.min_clips_pct, changed=changed, unclaimed=unclaimed)
+
     def _require_the_same_forgotten(self) -> None:
         out = self.config.out
         if read_forgotten(out) != self.forgotten:
             raise UsageError(f"{out}: videos were forgotten meanwhile", hint="run the same command again")
 
-    def _stage(self, ffmpeg: str, held: Held) -> ShardStage:
+    def _stage(self, ffmpeg: str, held: HeldClaim, *, tries_pending: bool = True) -> ShardStage:
         config, plan = self.config, self.plan
-        assert self.folders is not None
+        assert self.chosen is not None
+        others = rivals(plan.lists.catalog)
+        clips = Clips(
+            work=config.out / "archives",
+            rivals=others,
+            rows=functools.partial(rows_by_key, plan.manifest),
+            say=self.say,
+        )
         return ShardStage(
+            home=self.home,
             out=config.out,
             manifest=plan.manifest,
             labels=plan.lists.labels,
-            folders=self.folders,
-            rivals=rivals(plan.lists.catalog),
+            rounds=self.chosen.rounds(clips),
+            rivals=others,
             encode=config.encode,
             plan_digest=plan.lock["digests"]["plan"],
             workers=config.workers,
@@ -310,45 +349,9 @@ class _Run:
             ffmpeg=ffmpeg,
             still_ours=held.require,
             reopen=self.reopen,
+            tries_pending=tries_pending,
             ray_address=config.ray_address if config.executor == "ray" else None,
         )
-
-
-def require_clips(summary: BuildSummary) -> None:
-    """Answer no when a view of a finished build, or all of it, has fewer clips than ``min_clips_pct`` asked for."""
-    if summary.falls_short:
-        raise AnswerIsNo(
-            f"fewer usable clips than --min-clips asks for: {'; '.join(summary.falls_short)}",
-            hint=f"everything is written to {summary.out}; audit.md counts what is wrong with the others",
-        )
-
-
-def _summary(
-    config: BuildConfig, plan: ListPlan, shards: MadeShards | None, *, changed: list[str], unclaimed: int
-) -> BuildSummary:
-    made = shards or MadeShards(tried=0, made=0, size_bytes=0, seconds=0.0, outcomes={}, usable={}, count=0)
-    short = [] if config.min_clips_pct is None else falls_short(made.outcomes, made.usable, config.min_clips_pct)
-    return BuildSummary(
-        out=config.out,
-        rows=plan.lock["counts"]["rows"],
-        bad_rows=plan.lists.bad_rows.num_rows,
-        num_classes=len(plan.lists.labels.rows),
-        views={v["name"]: v["clips"] for v in plan.view_documents},
-        excluded={v["view"]: v["excluded"] for v in plan.audit["views"]},
-        clips=made.outcomes,
-        tried=made.tried,
-        made=made.made,
-        size_bytes=made.size_bytes,
-        seconds=round(made.seconds, 3),
-        clips_per_s=round(made.tried / made.seconds, 3) if made.tried else 0.0,
-        usable=made.usable,
-        falls_short=short,
-        unclaimed=unclaimed,
-        shards=made.count,
-        audit=plan.audit,
-        notes=list(plan.notes),
-        replanned=changed,
-    )
 
 
 def plan_build(config: BuildConfig, progress: Progress) -> ListPlan:
@@ -367,6 +370,21 @@ def plan_build(config: BuildConfig, progress: Progress) -> ListPlan:
         config=config.decisive(specs),
         progress=progress,
     )
+
+
+def _chosen(config: BuildConfig, access: Access | None, say: Say) -> Chosen:
+    """The sources of videos; whose videos they are is said before anybody is asked for one."""
+    chosen = choose(
+        config.videos, encode=config.encode, videos_are=config.videos_are, settings=config.sources, access=access
+    )
+    if "cvdf:" in config.videos:
+        say(TERMS)
+    if YOUTUBE in chosen.kinds:
+        from k710.clips.sources.youtube import terms_notice, version_note
+
+        for line in filter(None, (terms_notice(), version_note())):
+            say(line)
+    return chosen
 
 
 def _silent(stage: str, done: int, total: int) -> None:

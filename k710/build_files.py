@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from k710 import atomic, schema
 from k710.clips.sources.candidates import Wanted
@@ -77,9 +78,9 @@ def write_arguments(out: Path, config: Mapping[str, Any]) -> None:
     atomic.write_json(out / ARGUMENTS_FILE, {"schema": ARGUMENTS, "folder": str(Path.cwd()), "config": config})
 
 
-def write_unclaimed(out: Path, folders: LocalFolders, catalog: Catalog) -> int:
-    """List the video files that no annotation row can use; how many there are."""
-    found = folders.unclaimed(_segments(catalog))
+def write_unclaimed(out: Path, folders: Sequence[LocalFolders], catalog: Catalog) -> int:
+    """List the video files of this machine that no annotation row can use; how many there are."""
+    found = sorted({file for own in folders for file in own.unclaimed(_segments(catalog))})
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["path", "reason"])
@@ -96,6 +97,17 @@ def _segments(catalog: Catalog) -> Iterator[Segment]:
     times = (catalog.start_s[timed].tolist(), catalog.end_s[timed].tolist())
     for video_id, start_s, end_s in zip(ids, *times, strict=True):
         yield Segment(id=str(video_id), start_s=start_s, end_s=end_s)
+
+
+def rows_by_key(manifest: pa.Table) -> dict[str, tuple[tuple[str, str, str], ...]]:
+    """Release, split and class name of the rows of each planned clip."""
+    known: dict[tuple[tuple[str, str, str], ...], tuple[tuple[str, str, str], ...]] = {}
+    found = {}
+    for clip in manifest.select(["key", "rows"]).to_pylist():
+        own = tuple((row["release"], row["split"], row["label"] or "") for row in clip["rows"])
+        # Most clips of a class share theirs.
+        found[clip["key"]] = known.setdefault(own, own)
+    return found
 
 
 def rivals(catalog: Catalog) -> dict[str, list[Wanted]]:

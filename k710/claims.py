@@ -28,6 +28,9 @@ HEARTBEAT_S = 15.0
 EXPIRY_S = 180.0
 """Age at which a claim is dead. Network disks may show an age that is a minute old, and a beat may come late."""
 
+CLAIMS_FOLDER = ".build-claims"
+"""In a build: where its writers say that they are there."""
+
 _PROBE = ".now-"
 _POLL_S = 0.05
 
@@ -102,7 +105,7 @@ class Claims:
         # Whoever reads that this machine holds it finds it locked.
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        owner = {"token": token, "machine": _machine(), "host": socket.gethostname(), "pid": os.getpid()}
+        owner = {"token": token, "machine": machine(), "host": socket.gethostname(), "pid": os.getpid()}
         os.write(descriptor, json.dumps({**owner, **facts}).encode())
         os.fsync(descriptor)
         held = Held(path, token, descriptor)
@@ -138,10 +141,10 @@ class Claims:
                 self._bury(path, identity)
 
     def _is_alive(self, path: Path) -> bool:
-        if _facts(path).get("machine") == _machine():
-            is_locked = _is_locked(path)
-            if is_locked is not None:
-                return is_locked
+        if _facts(path).get("machine") == machine():
+            locked = is_locked(path)
+            if locked is not None:
+                return locked
         try:
             return self._now() - path.stat().st_mtime < EXPIRY_S
         except FileNotFoundError:
@@ -183,25 +186,7 @@ def told(name: str, facts: Mapping[str, Any]) -> str:
     return f"{facts.get('who', name)}{where}"
 
 
-def _identity(path: Path) -> str:
-    """What tells a claim from another that has its name later; empty when it is gone."""
-    token = _facts(path).get("token")
-    try:
-        return str(token or path.stat().st_mtime_ns)
-    except FileNotFoundError:
-        return ""
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    """What a claim tells; nothing when it is gone, or its owner has not come to write it."""
-    try:
-        facts = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return facts if isinstance(facts, dict) else {}
-
-
-def _is_locked(path: Path) -> bool | None:
+def is_locked(path: Path) -> bool | None:
     """Whether some process of this machine holds the lock on ``path``; None when the disk knows no locks."""
     try:
         descriptor = os.open(path, os.O_RDWR)
@@ -218,9 +203,27 @@ def _is_locked(path: Path) -> bool | None:
     return False
 
 
-def _machine() -> str:
+def machine() -> str:
     """What tells this machine, since it was started, from all others."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return socket.gethostname()
+
+
+def _identity(path: Path) -> str:
+    """What tells a claim from another that has its name later; empty when it is gone."""
+    token = _facts(path).get("token")
+    try:
+        return str(token or path.stat().st_mtime_ns)
+    except FileNotFoundError:
+        return ""
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """What a claim tells; nothing when it is gone, or its owner has not come to write it."""
+    try:
+        facts = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}

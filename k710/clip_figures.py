@@ -5,15 +5,15 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 
+from k710.clip_rounds import ClipRounds
 from k710.clips.encodings import EncodeConfig
-from k710.clips.make import ClipJob
-from k710.clips.outcomes import OK, ClipOutcome
+from k710.clips.outcomes import MISSING, OK, ClipOutcome
 from k710.policies import ENCODED_BYTES_PER_SECOND
 from k710.tables import compute
 
@@ -46,7 +46,8 @@ class SoFar:
         """Count clips that have come to an outcome."""
         for outcome in outcomes:
             self.counts[outcome.status] += 1
-            self.tried += 1
+            # What no source has anything for was not tried.
+            self.tried += bool(outcome.tried) or outcome.status != MISSING
             self.made += outcome.status == OK
             self.size_bytes += outcome.size_bytes
 
@@ -86,41 +87,45 @@ class Room:
     """Clips that are there twice, in the cache and in a shard: those being packed, or all that are kept."""
     free_bytes: int
     """Free in the folder of the build."""
+    archives: tuple[str, ...] = ()
+    """What is on the disk meanwhile of sources that are read as a whole, a sentence each."""
 
     @property
     def peak_bytes(self) -> int:
-        """Encoded set and the shard being packed; local videos need no archives in flight."""
+        """Encoded set and the shard being packed; archives in flight come on top."""
         return self.clips_bytes + self.packing_bytes
 
     def line(self) -> str:
         """For people; begins with WARNING when there is too little."""
+        archives = "; ".join(self.archives)
         text = (
             f"disk: at most about {sized(self.peak_bytes)} for {self.clips:,} clips to be made "
             f"(clips {sized(self.clips_bytes)}, twice while packed {sized(self.packing_bytes)}, "
-            f"archives in flight 0); {sized(self.free_bytes)} free"
+            f"{f'archives: {archives}' if archives else 'archives in flight 0'}); {sized(self.free_bytes)} free"
         )
         return f"WARNING: {text}" if self.peak_bytes > self.free_bytes else text
 
 
-def room_for(jobs: Sequence[ClipJob], encode: EncodeConfig, twice: int, out: Path) -> Room:
-    """The room that ``jobs`` need, with at most ``twice`` clips in the cache and in a shard at once.
+def room_for(clips: ClipRounds, encode: EncodeConfig, twice: int, out: Path) -> Room:
+    """The room that the open clips need, with at most ``twice`` clips in the cache and in a shard at once.
 
-    Encodes are estimated from seconds, short side and crf; copies are as large as their files; what stays in place
-    needs none.
+    Encodes are estimated from seconds, short side and crf; copies are as large as their files, as far as these are
+    here; what stays in place needs none.
     """
-    total = 0
+    total, number = 0, len(clips.open)
     if encode.encode == "copy":
-        total = sum(_size(job.candidates[0].path) for job in jobs)
+        total = sum(_size(file.path) for file in clips.first_files())
     elif encode.encode in _RELATIVE_BYTES:
-        seconds = sum(job.segment.duration_s for job in jobs)
+        seconds = clips.segments_s
         size = (encode.short_side_px / _REFERENCE_PX) ** 2 * 2 ** ((_REFERENCE_CRF - encode.crf) / _CRF_THAT_HALVES)
         total = round(seconds * ENCODED_BYTES_PER_SECOND * size * _RELATIVE_BYTES[encode.encode])
-    per_clip = total / len(jobs) if jobs else 0.0
+    per_clip = total / number if number else 0.0
     return Room(
-        clips=len(jobs),
+        clips=number,
         clips_bytes=total,
-        packing_bytes=round(per_clip * min(twice, len(jobs))),
+        packing_bytes=round(per_clip * min(twice, number)),
         free_bytes=shutil.disk_usage(out).free,
+        archives=tuple(clips.room_of_streams()),
     )
 
 

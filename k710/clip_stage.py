@@ -1,23 +1,21 @@
-"""From planned clips and their files to committed outcomes: what is to be made, by whom, and what became of it."""
+"""From jobs to committed outcomes: who makes the clips, and what became of them."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from k710.clips.encodings import EncodeConfig
 from k710.clips.ledger import Ledger, on_the_disk
-from k710.clips.make import ClipJob, fingerprint, make_clip
+from k710.clips.make import ClipJob, make_clip, tried_for
 from k710.clips.media import FFMPEG_VARIABLE, ffmpeg_build
 from k710.clips.outcomes import CORRUPT, MISSING, OK, ClipOutcome
-from k710.clips.sources.candidates import Candidate, Wanted
 from k710.errors import SourceError
 from k710.shards.executors import RunBatches
 from k710.shards.executors.local import WorkerDied
@@ -50,53 +48,24 @@ class Crew:
     """The build of ffmpeg that workers elsewhere must have too; empty: they are on this machine."""
 
 
-Files = Mapping[str, tuple[Candidate, ...]]
-"""The files that each clip may be made of, by key, best first."""
-
-
-def clips_to_make(
-    wanted: Mapping[str, Wanted],
-    files: Files,
-    ledger: Ledger,
-    packing: Packing,
-    *,
-    encode: EncodeConfig,
-    scratch: Path,
-    reopen: AbstractSet[str] = frozenset(),
-) -> list[ClipJob]:
-    """The clips that are still to be made, in order of leaf; those without any file get their outcome at once.
-
-    A clip is made that was never tried, that failed on other files than those there are now, whose bytes are gone, or
-    whose status is in ``reopen``.
-    """
-    # Once per leaf: looking at a leaf costs as much as it has clips.
-    packed = {leaf for leaf in packing.leaves if packing.is_done(leaf)}
-    todo = [
-        key
-        for key, own in files.items()
-        if _status(ledger, key) in reopen or _is_open(key, own, ledger, packing, packed)
-    ]
-    ledger.add_all(
-        [ClipOutcome(key=key, status=MISSING) for key in todo if not files[key] and _status(ledger, key) != MISSING]
-    )
-    return [
-        ClipJob(segment=wanted[key].segment, candidates=files[key], target=scratch / f"{key}.mp4", encode=encode)
-        for key in todo
-        if files[key]
-    ]
-
-
-def make_clips(jobs: Sequence[ClipJob], ledger: Ledger, packing: Packing, crew: Crew) -> Iterator[list[ClipOutcome]]:
+def make_clips(jobs: Iterable[ClipJob], ledger: Ledger, packing: Packing, crew: Crew) -> Iterator[list[ClipOutcome]]:
     """Make clips, and yield what became of them when it is on the disk, a few at a time.
+
+    Args:
+        jobs: taken a few ahead of the workers, when the folder for encodes in progress is there.
+        ledger: gets the outcomes.
+        packing: has the place for the clips.
+        crew: who makes them.
 
     Raises:
         SourceError: the workers die one after the other.
     """
-    todo: Sequence[ClipJob] = jobs
     deaths = 0
     work = functools.partial(on_the_disk, functools.partial(make_clip_with, crew.ffmpeg) if crew.ffmpeg else make_clip)
     with _scratch(crew):
-        while todo:
+        # No worker, and no cluster, is started for nothing.
+        todo = _unless_empty(jobs)
+        while todo is not None:
             again: list[ClipJob] = []
             for batch in crew.run(work, todo, workers=crew.workers):
                 crew.still_ours()
@@ -111,7 +80,13 @@ def make_clips(jobs: Sequence[ClipJob], ledger: Ledger, packing: Packing, crew: 
                         hint="run the same command again: it goes on where it was; --workers 1 needs the least memory",
                     )
                 yield final
-            todo = again
+            todo = _unless_empty(again)
+
+
+def _unless_empty(jobs: Iterable[ClipJob]) -> Iterable[ClipJob] | None:
+    rest = iter(jobs)
+    first = next(rest, None)
+    return None if first is None else itertools.chain([first], rest)
 
 
 def make_clip_with(ffmpeg: str, job: ClipJob) -> ClipOutcome:
@@ -133,21 +108,6 @@ def _ffmpeg_here() -> str:
     return ffmpeg_build()
 
 
-def _status(ledger: Ledger, key: str) -> str:
-    return ledger.outcomes[key].status if key in ledger.outcomes else ""
-
-
-def _is_open(
-    key: str, files: tuple[Candidate, ...], ledger: Ledger, packing: Packing, packed: AbstractSet[str]
-) -> bool:
-    outcome = ledger.outcomes.get(key)
-    if outcome is None:
-        return True
-    if outcome.status != OK or outcome.path:
-        return outcome.tried != fingerprint(files)
-    return packing.clips[key]["leaf"] not in packed and not packing.has_bytes(key)
-
-
 def _outcome(job: ClipJob, result: ClipOutcome | WorkerDied, ledger: Ledger) -> ClipOutcome:
     """What became of a job; a first death leaves the clip open, for ``tried`` is then no digest of any files."""
     if isinstance(result, ClipOutcome):
@@ -159,7 +119,8 @@ def _outcome(job: ClipJob, result: ClipOutcome | WorkerDied, ledger: Ledger) -> 
         status=CORRUPT,
         detail=DIED_TWICE if died_before else DIED,
         source=job.candidates[0].name,
-        tried=fingerprint(job.candidates) if died_before else "",
+        kind=job.candidates[0].kind,
+        tried=tried_for(job) if died_before else "",
     )
 
 
@@ -190,9 +151,13 @@ def _commit(found: Sequence[tuple[ClipJob, ClipOutcome]], ledger: Ledger, packin
         cached.parent.mkdir(parents=True, exist_ok=True)
         # Its folder is not waited for: a name that a power cut takes away is a clip that is made again.
         job.target.replace(cached)
+    packing.shelf.commit([outcome for _, outcome in found])
     for job, outcome in found:
         if outcome.status != OK:
             job.target.unlink(missing_ok=True)
+        if not _is_unfinished(outcome):
+            for candidate in (own for own in job.candidates if own.is_ours):
+                Path(candidate.path).unlink(missing_ok=True)
 
 
 def _in_place(job: ClipJob, outcome: ClipOutcome, out: Path) -> ClipOutcome:

@@ -13,22 +13,21 @@ import pyarrow as pa
 
 from k710 import schema
 from k710.clip_figures import SoFar, room_for, usable_by_view
-from k710.clip_stage import Crew, clips_to_make, make_clips
+from k710.clip_rounds import ClipRounds
+from k710.clip_stage import Crew
 from k710.clips.encodings import EncodeConfig
 from k710.clips.ledger import LEDGER_FILE, Ledger
-from k710.clips.make import ClipJob
-from k710.clips.outcomes import OK
-from k710.clips.sources.candidates import Wanted
-from k710.clips.sources.local import LocalFolders
+from k710.clips.sources.candidates import Round, Wanted
 from k710.config import to_mapping
-from k710.errors import SourceError
+from k710.home import Home
 from k710.labels import LabelMap
 from k710.lists.manifest import digest
 from k710.segments import Segment
 from k710.shards.executors import EXECUTORS, on_ray
 from k710.shards.executors.array import ArrayTask
 from k710.shards.index import INDEX_FILE
-from k710.shards.packing import CACHE_FOLDER, Packing, leaves_of
+from k710.shards.packing import Packing, leaves_of
+from k710.shards.shelf import CACHE_FOLDER
 from k710.tables import write_table
 
 Progress = Callable[[SoFar], None]
@@ -41,14 +40,16 @@ Say = Callable[[str], None]
 class ShardStage:
     """What the stage works on."""
 
+    home: Home
+    """Where the build lies."""
     out: Path
     """Folder of the build."""
     manifest: pa.Table
     """The planned clips."""
     labels: LabelMap
     """The class table."""
-    folders: LocalFolders
-    """Where videos may be."""
+    rounds: Sequence[Round]
+    """Where videos may be, in order of preference."""
     rivals: Mapping[str, Sequence[Wanted]]
     """Every segment of each video that has several in some list, planned or not."""
     encode: EncodeConfig
@@ -65,6 +66,8 @@ class ShardStage:
     """Called before anything is committed; raises when another run has taken over."""
     reopen: frozenset[str] = frozenset()
     """Statuses whose clips are tried again although nothing has changed."""
+    tries_pending: bool = True
+    """Whether clips that were pending are tried again; not where another task of this plan has just done so."""
     ray_address: str | None = None
     """The Ray cluster that makes the clips; empty: one of this run's own; None: processes on this machine."""
 
@@ -112,8 +115,8 @@ def make_shards(stage: ShardStage, progress: Progress, say: Say) -> MadeShards:
     Raises:
         SourceError: no clip has a video, or the workers die one after the other.
     """
-    with Ledger(stage.out / LEDGER_FILE, stage.encode_digest) as ledger:
-        packing = Packing(stage.out, stage.manifest, stage.labels, ledger.outcomes)
+    with Ledger(stage.out / LEDGER_FILE, stage.encode_digest, also=stage.home.note) as ledger:
+        packing = Packing(stage.out, stage.manifest, stage.labels, ledger.outcomes, shelf=stage.home.shelf)
         so_far = _make_and_pack(stage, ledger, packing, stage.crew(None), progress, say)
         stage.still_ours()
         packing.restamp(stage.plan_digest)
@@ -137,8 +140,8 @@ def make_part(stage: ShardStage, task: ArrayTask, progress: Progress, say: Say) 
     Raises:
         SourceError: no clip has a video, or the workers die one after the other.
     """
-    with Ledger(stage.out / LEDGER_FILE, stage.encode_digest, task=task.name) as ledger:
-        packing = Packing(stage.out, stage.manifest, stage.labels, ledger.outcomes, task=task)
+    with Ledger(stage.out / LEDGER_FILE, stage.encode_digest, task=task.name, also=stage.home.note) as ledger:
+        packing = Packing(stage.out, stage.manifest, stage.labels, ledger.outcomes, task=task, shelf=stage.home.shelf)
         so_far = _make_and_pack(stage, ledger, packing, stage.crew(task), progress, say)
     return MadeShards(
         tried=so_far.tried,
@@ -157,7 +160,7 @@ def all_is_made(stage: ShardStage) -> bool:
     # The keys first: looking at a leaf costs as much as it has clips.
     if any(key not in outcomes for key in stage.manifest["key"].to_pylist()):
         return False
-    packing = Packing(stage.out, stage.manifest, stage.labels, outcomes)
+    packing = Packing(stage.out, stage.manifest, stage.labels, outcomes, shelf=stage.home.shelf)
     return all(map(packing.is_done, packing.leaves))
 
 
@@ -169,17 +172,27 @@ def clip_outcomes(index: pa.Table) -> dict[str, int]:
 def _make_and_pack(
     stage: ShardStage, ledger: Ledger, packing: Packing, crew: Crew, progress: Progress, say: Say
 ) -> SoFar:
-    jobs = _jobs(stage, ledger, packing, crew)
-    open_keys = {job.segment.key for job in jobs}
+    clips = ClipRounds(
+        stage.rounds,
+        _wanted(stage.manifest),
+        stage.rivals,
+        ledger,
+        packing,
+        encode=stage.encode,
+        reopen=stage.reopen,
+        tries_pending=stage.tries_pending,
+    )
+    open_keys = set(clips.open)
     waiting = leaves_of(packing, open_keys)
     pending = sorted(leaf for leaf in packing.leaves if leaf in waiting or not packing.is_done(leaf))
     if pending:
         # From here on shards change under the index; a reader that comes after a kill must not trust its offsets.
-        (stage.out / INDEX_FILE).unlink(missing_ok=True)
-    if jobs:
+        packing.shelf.withdraw_index()
+    # Of a build in an object store little lies on the disk at a time.
+    if open_keys and not stage.home.url:
         largest = max(len(packing.leaves[leaf]) for leaf in waiting)
-        twice = len(jobs) if stage.keep_clips else largest
-        say(room_for(jobs, stage.encode, twice, stage.out).line())
+        twice = len(open_keys) if stage.keep_clips else largest
+        say(room_for(clips, stage.encode, twice, stage.out).line())
     packing.rescue(pending)
     for leaf in (leaf for leaf in pending if leaf not in waiting):
         packing.pack(leaf, stage.plan_digest, keep_clips=stage.keep_clips)
@@ -187,26 +200,15 @@ def _make_and_pack(
     known = (ledger.outcomes[key].status for key in keys if key not in open_keys)
     so_far = SoFar(total=len(keys), counts=Counter(known))
     progress(so_far)
-    for outcomes in make_clips(jobs, ledger, packing, crew):
+    for outcomes in clips.make(crew):
         so_far.add(outcomes)
         for leaf, number in leaves_of(packing, [outcome.key for outcome in outcomes]).items():
             waiting[leaf] -= number
             if not waiting[leaf] and not packing.is_done(leaf):
                 packing.pack(leaf, stage.plan_digest, keep_clips=stage.keep_clips)
         progress(so_far)
+    packing.shelf.commit([])
     return so_far
-
-
-def _jobs(stage: ShardStage, ledger: Ledger, packing: Packing, crew: Crew) -> list[ClipJob]:
-    wanted = _wanted(stage.manifest)
-    files = dict(zip(packing.clips, stage.folders.candidates(list(wanted.values()), stage.rivals), strict=True))
-    if files and not any(files.values()) and not any(o.status == OK for o in ledger.outcomes.values()):
-        raise SourceError(
-            f"none of the {len(files):,} planned clips has a video in {', '.join(stage.folders.names)}",
-            hint="files are found by name: the 11-character id, then _{start:06d}_{end:06d} if they are trimmed",
-        )
-    own = {key: files[key] for key in packing.keys}
-    return clips_to_make(wanted, own, ledger, packing, encode=stage.encode, scratch=crew.scratch, reopen=stage.reopen)
 
 
 def _wanted(manifest: pa.Table) -> dict[str, Wanted]:

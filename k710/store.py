@@ -20,7 +20,7 @@ Answer = TypeVar("Answer")
 WAITS_S = (0.25, 1.0, 4.0)
 """Between the tries of a request to an object store; the tries that its package makes by itself come on top."""
 
-_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, K710Error)
+_FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError, K710Error)
 """What the next try would say again."""
 
 

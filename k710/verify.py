@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import tarfile
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,10 +20,14 @@ from k710.clips.pieces import Batch, Checked, Piece, check, dead
 from k710.clips.sources.file_names import SUFFIXES
 from k710.clips.verify import MODES, Mode
 from k710.errors import FeedError, SourceError, UsageError
+from k710.objects.copies import copy_small
+from k710.objects.objects import Objects
+from k710.objects.protocols import is_url
 from k710.shards.executors import EXECUTORS
 from k710.shards.executors.local import WorkerDied
 from k710.shards.index import LOCK_FILE
 from k710.verify_build import BuildClips, read_build_clips
+from k710.verify_store import strangers, verify_stored
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, what is done and the total."""
@@ -36,8 +41,8 @@ _COLUMNS = ("path", "key", "status", "reason", "frames", "duration_s", "width_px
 class VerifyConfig:
     """What to look at, and how closely."""
 
-    path: Path
-    """A build, a folder with videos or tars, one video or one tar."""
+    path: Path | str
+    """A build, a folder with videos or tars, one video or one tar; a string: the URL of a build in an object store."""
     mode: Mode = "ends"
     """How much of each clip is decoded."""
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
@@ -56,7 +61,7 @@ class VerifyConfig:
 class VerifySummary:
     """What was found."""
 
-    path: Path
+    path: Path | str
     """What was looked at."""
     kind: str
     """``build``, ``folder`` or ``shards``."""
@@ -102,9 +107,13 @@ def verify(config: VerifyConfig, progress: Progress | None = None) -> VerifySumm
     if config.out is not None:
         begins = ",".join(_COLUMNS).encode()
         atomic.require_replaceable(config.out, "--out", begins=begins, what="a report of k710 verify")
-    target = _target(config.path)
     begin = time.monotonic()
-    found = _check_all(target, config, progress or _silent)
+    if isinstance(config.path, str):
+        target, found = _look_in_store(config.path, config, progress or _silent)
+    else:
+        target = _target(config.path)
+        begin = time.monotonic()
+        found = _check_all(target, config, progress or _silent)
     elapsed_s = time.monotonic() - begin
     found.sort(key=lambda c: (c.path, c.key))
     if config.out is not None:
@@ -126,6 +135,11 @@ def verify(config: VerifyConfig, progress: Progress | None = None) -> VerifySumm
         clips_per_s=round(len(found) / elapsed_s, 1) if elapsed_s else 0.0,
         out=config.out,
     )
+
+
+def place(text: str) -> Path | str:
+    """What ``text`` names: a path, or the URL of a build in an object store."""
+    return text.rstrip("/") if is_url(text) else Path(text)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -159,6 +173,17 @@ def _check_all(target: _Target, config: VerifyConfig, progress: Progress) -> lis
     if target.build is not None:
         target.problems += target.build.check_shards(config.workers, progress)
     return found
+
+
+def _look_in_store(url: str, config: VerifyConfig, progress: Progress) -> tuple[_Target, list[Checked]]:
+    objects = Objects(url)
+    with tempfile.TemporaryDirectory(prefix="k710-verify-") as name:
+        names = copy_small(objects, Path(name))
+        build = read_build_clips(Path(name))
+        found = verify_stored(build, url, config.mode, config.workers, progress)
+        target = _build_target(build, strangers(build, names))
+        target.problems += found.problems
+    return target, found.clips
 
 
 def _run(batches: Iterable[Batch], workers: int) -> Iterator[tuple[Batch, list[Checked] | WorkerDied]]:
@@ -204,13 +229,17 @@ def _target(path: Path) -> _Target:
 
 def _build(path: Path) -> _Target:
     build = read_build_clips(path)
+    return _build_target(build, build.strangers())
+
+
+def _build_target(build: BuildClips, remarks: list[str]) -> _Target:
     return _Target(
         kind="build",
         pieces=build.pieces(),
         total=len(build.table),
         without_bytes=build.without_bytes,
         problems=build.problems,
-        remarks=build.strangers(),
+        remarks=remarks,
         build=build,
     )
 

@@ -20,8 +20,8 @@ from k710.labels import TAXONOMIES
 from k710.shards.executors import EXECUTORS
 from k710.shards.executors.local import WorkerDied
 from k710.shards.index import INDEX_FILE, ShardIndex
-from k710.shards.packing import CACHE_FOLDER
 from k710.shards.plan import SHARDS_FOLDER
+from k710.shards.shelf import CACHE_FOLDER
 from k710.shards.write import marker_path, read_marker
 from k710.tables import compute, read_table
 

@@ -33,16 +33,19 @@ _DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(ClipO
 class Ledger:
     """The outcomes of one build; one process writes it."""
 
-    def __init__(self, path: Path, encode_digest: str, *, task: str = "") -> None:
+    def __init__(
+        self, path: Path, encode_digest: str, *, task: str = "", also: Callable[[bytes], None] | None = None
+    ) -> None:
         """Read the outcomes that were made under the same encode arguments; a torn last line is dropped.
 
         Args:
             path: the ledger of the build; those of tasks beside it are read too.
             encode_digest: of the encode arguments.
             task: name of the task that writes to a ledger of its own; empty: ``path`` is written.
+            also: called with the lines that are written.
         """
         self._path = path.with_name(f"{path.stem}-{task}-{secrets.token_hex(4)}{path.suffix}") if task else path
-        self._encode_digest = encode_digest
+        self._encode_digest, self._also = encode_digest, also
         self.outcomes: dict[str, ClipOutcome] = {}
         self._whole_bytes = 0
         for line, record in _whole_lines(path):
@@ -71,13 +74,17 @@ class Ledger:
         """Record outcomes, durably, waiting for the disk once."""
         if not outcomes:
             return
+        lines = []
         for outcome in outcomes:
             # Fields at their defaults are left out: most lines of a build with few videos say `missing` and no more.
             facts = {name: value for name in _NAMES if (value := getattr(outcome, name)) != _DEFAULTS.get(name)}
             record = {"schema": SCHEMA, "encode": self._encode_digest, **facts}
-            self._handle.write(json.dumps(record, sort_keys=True).encode() + b"\n")
+            lines.append(json.dumps(record, sort_keys=True).encode() + b"\n")
+        self._handle.writelines(lines)
         self._handle.flush()
         os.fsync(self._handle.fileno())
+        if self._also is not None:
+            self._also(b"".join(lines))
         self.outcomes.update((outcome.key, outcome) for outcome in outcomes)
 
     def _take(self, record: dict[str, Any]) -> None:

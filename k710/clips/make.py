@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from k710.clips.cuts import cut_out, keep_all
@@ -15,6 +17,7 @@ from k710.clips.outcomes import (
     MISSING,
     NEEDS_CUT,
     OK,
+    PENDING,
     TOO_LARGE,
     TOO_SHORT,
     TRUNCATED,
@@ -22,7 +25,7 @@ from k710.clips.outcomes import (
     Unusable,
 )
 from k710.clips.probing import VideoFacts, probe
-from k710.clips.sources.candidates import Candidate
+from k710.clips.sources.candidates import Brought, Candidate
 from k710.clips.verify import Decoded, decode
 from k710.segments import Segment
 
@@ -45,62 +48,115 @@ class ClipJob:
     """Where to write the mp4; whoever runs the job gives it its final name. Nothing is written under ``none``."""
     encode: EncodeConfig
     """How."""
+    before: tuple[Candidate, ...] = ()
+    """Files of more preferred sources, which came to nothing; they count in what was tried."""
+    archives: tuple[str, ...] = ()
+    """What was read for it of sources that are read as a whole, by their identities; counts in what was tried."""
+    failed: ClipOutcome | None = None
+    """What came of ``before``; it stays the outcome if nothing gives a clip. None: there was nothing."""
 
 
 def make_clip(job: ClipJob) -> ClipOutcome:
-    """Try the candidates in order; if none gives a clip, the first one's failure is the outcome."""
-    tried = fingerprint(job.candidates)
-    failures = []
+    """Try the candidates in order; if none gives a clip, the first failure is the outcome.
+
+    A source that asks to wait ends it: what less preferred ones have is for clips that it is known not to have.
+    """
+    tried = tried_for(job)
+    failures = [] if job.failed is None else [replace(job.failed, tried=tried, attempts=1)]
     for candidate in job.candidates:
-        outcome = _from_file(job, candidate, tried)
+        outcome = _from_candidate(job, candidate, tried)
         if isinstance(outcome, ClipOutcome):
             return outcome
-        failures.append((candidate.name, outcome))
+        failure = ClipOutcome(
+            key=job.segment.key,
+            status=outcome.status,
+            detail=outcome.detail,
+            source=candidate.name,
+            kind=candidate.kind,
+            tried=tried,
+        )
+        if outcome.status == PENDING:
+            return replace(failure, tried="")
+        failures.append(failure)
     if not failures:
         return ClipOutcome(key=job.segment.key, status=MISSING, detail="no file is named after it", tried=tried)
-    name, first = failures[0]
-    return ClipOutcome(key=job.segment.key, status=first.status, detail=first.detail, source=name, tried=tried)
+    # That a file is wrong tells people more than that another source has none.
+    return next((failure for failure in failures if failure.status != MISSING), failures[0])
 
 
-def fingerprint(candidates: tuple[Candidate, ...]) -> str:
-    """Digest of names, sizes and modification times; empty when there are no candidates."""
-    if not candidates:
+def tried_for(job: ClipJob) -> str:
+    """Digest of all that has been tried for the clip when the job is done."""
+    return fingerprint((*job.before, *job.candidates), job.archives)
+
+
+def fingerprint(candidates: tuple[Candidate, ...], archives: tuple[str, ...] = ()) -> str:
+    """Digest of names, sizes and modification times, and of what archives are; empty when there is nothing.
+
+    Files that a run has made for itself do not count: the archive that they are from does.
+    """
+    lasting = [candidate for candidate in candidates if not candidate.is_ours]
+    if not lasting and not archives:
         return ""
     digest = hashlib.sha256()
-    for candidate in candidates:
-        try:
-            stat = Path(candidate.path).stat()
-            facts = f"{stat.st_size} {stat.st_mtime_ns}"
-        except OSError:
-            facts = "gone"
+    for candidate in lasting:
         claim = f"{candidate.may_be_trimmed}\0{candidate.videos_are}"
-        digest.update(os.fsencode(candidate.path) + f"\0{claim}\0{facts}\n".encode())
+        digest.update(os.fsencode(candidate.path) + f"\0{claim}\0{_facts(candidate)}\n".encode())
+    for archive in archives:
+        digest.update(f"archive\0{archive}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def _from_file(job: ClipJob, candidate: Candidate, tried: str) -> ClipOutcome | Unusable:
+def _facts(candidate: Candidate) -> str:
+    """What tells a file from another of its name."""
+    if candidate.origin is not None:
+        return f"{candidate.kind} {candidate.origin.identity}"
+    try:
+        stat = Path(candidate.path).stat()
+    except OSError:
+        return "gone"
+    return f"{stat.st_size} {stat.st_mtime_ns}"
+
+
+def _from_candidate(job: ClipJob, candidate: Candidate, tried: str) -> ClipOutcome | Unusable:
+    if candidate.origin is None:
+        return _from_file(job, candidate, Brought(path=Path(candidate.path)), tried)
+    folder = Path(tempfile.mkdtemp(prefix=f"{job.target.stem}.", dir=job.target.parent))
+    try:
+        brought = candidate.origin.bring(folder)
+        return brought if isinstance(brought, Unusable) else _from_file(job, candidate, brought, tried)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _from_file(job: ClipJob, candidate: Candidate, file: Brought, tried: str) -> ClipOutcome | Unusable:
+    path = file.path
     try:
         # ffmpeg's argument list is text: a path that is none can be named in the report, but not opened.
-        candidate.path.encode()
-        facts = probe(Path(candidate.path))
+        str(path).encode()
+        facts = probe(path)
     except UnicodeEncodeError:
         return Unusable(status=CORRUPT, detail="its path is not UTF-8")
     except OSError as error:
         return Unusable(status=CORRUPT, detail=f"it cannot be read ({error.strerror})")
     if isinstance(facts, Unusable):
         return facts
-    trimmed = _is_trimmed(job.segment, candidate, facts)
+    trimmed = _is_trimmed(job.segment, candidate, facts, file.begins_s)
     if isinstance(trimmed, Unusable):
         return trimmed
     if job.encode.needs_trimmed:
         if not trimmed:
             return Unusable(status=NEEDS_CUT, detail=f"a whole video, which `{job.encode.encode}` cannot cut")
-        return _as_it_is(job, candidate, facts, tried)
-    return _encoded(job, candidate, facts, tried, trimmed=trimmed)
+        return _as_it_is(job, candidate, path, facts, tried)
+    return _encoded(job, candidate, file, facts, tried, trimmed=trimmed)
 
 
-def _is_trimmed(segment: Segment, candidate: Candidate, facts: VideoFacts) -> bool | Unusable:
-    """Whether a file is the clip, or else the whole video; or why it is neither."""
+def _is_trimmed(segment: Segment, candidate: Candidate, facts: VideoFacts, begins_s: float) -> bool | Unusable:
+    """Whether a file is the clip, or else the whole video or a part of it; or why it is neither."""
+    ends_s = begins_s + facts.end_s
+    if begins_s:
+        if ends_s <= segment.start_s:
+            return Unusable(status=TOO_SHORT, detail=f"the video ends at {ends_s:.1f} s, before the segment starts")
+        return False
     fits = facts.duration_s <= segment.duration_s + 1
     if candidate.timed or candidate.videos_are == "clips" or (candidate.videos_are == "auto" and fits):
         if not candidate.may_be_trimmed:
@@ -117,12 +173,13 @@ def _is_trimmed(segment: Segment, candidate: Candidate, facts: VideoFacts) -> bo
 
 
 def _encoded(
-    job: ClipJob, candidate: Candidate, facts: VideoFacts, tried: str, *, trimmed: bool
+    job: ClipJob, candidate: Candidate, file: Brought, facts: VideoFacts, tried: str, *, trimmed: bool
 ) -> ClipOutcome | Unusable:
     times = (facts.times_s, facts.tick_s, facts.declared_rate)
     segment = job.segment
-    cut = keep_all(*times) if trimmed else cut_out(*times, start_s=segment.start_s, end_s=segment.end_s)
-    failure = transcode(Path(candidate.path), job.target, facts, cut, job.encode)
+    start_s, end_s = segment.start_s - file.begins_s, segment.end_s - file.begins_s
+    cut = keep_all(*times) if trimmed else cut_out(*times, start_s=start_s, end_s=end_s)
+    failure = transcode(file.path, job.target, facts, cut, job.encode)
     if failure is not None:
         return failure
     made = decode(job.target, "full")
@@ -143,9 +200,8 @@ def _encoded(
     return _outcome(job, candidate, made, tried, notes)
 
 
-def _as_it_is(job: ClipJob, candidate: Candidate, facts: VideoFacts, tried: str) -> ClipOutcome | Unusable:
+def _as_it_is(job: ClipJob, candidate: Candidate, path: Path, facts: VideoFacts, tried: str) -> ClipOutcome | Unusable:
     """The outcome of a trimmed file that is copied, or stays where it is."""
-    path = Path(candidate.path)
     if job.encode.encode == "copy":
         keep_audio = job.encode.keep_audio
         failure = remux(path, job.target, facts, keep_audio=keep_audio, length_s=facts.end_s)
@@ -187,6 +243,7 @@ def _outcome(job: ClipJob, candidate: Candidate, made: Decoded, tried: str, note
         key=job.segment.key,
         status=OK,
         source=candidate.name,
+        kind=candidate.kind,
         frames=made.frames,
         fps=round(made.fps, 6),
         width_px=made.width_px,

@@ -28,6 +28,8 @@ NEEDS_CUT = "needs_cut"
 """A whole video, where ``copy`` or ``none`` takes trimmed files only."""
 PENDING = "pending"
 """A source elsewhere did not answer, or asks to wait: the next run tries it again."""
+FORBIDDEN = "forbidden"
+"""A server has refused to give the file: a login or a right is missing, or it does not take the address."""
 PRIVATE = "private"
 """The uploader has made the video private."""
 REMOVED = "removed"
@@ -54,6 +56,7 @@ STATUSES = (
     TIMEOUT,
     NEEDS_CUT,
     PENDING,
+    FORBIDDEN,
     PRIVATE,
     REMOVED,
     TERMINATED,

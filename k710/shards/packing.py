@@ -8,35 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import shutil
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 
-from k710 import atomic, schema
+from k710 import schema
 from k710.clips.outcomes import OK, ClipOutcome
 from k710.errors import FeedError
 from k710.labels import TAXONOMIES, LabelMap
 from k710.shards.executors.array import ArrayTask
-from k710.shards.plan import ROOT, SHARDS_FOLDER
-from k710.shards.write import (
-    Extent,
-    Extents,
-    Member,
-    content_digest,
-    marker_path,
-    planned_extents,
-    read_marker,
-    scan_tar,
-    shard_files,
-    write_shard,
-)
-from k710.store import Store
-
-CACHE_FOLDER = "cache"
+from k710.shards.plan import ROOT
+from k710.shards.shelf import LocalShelf, Shelf
+from k710.shards.write import Extent, Extents, Member, content_digest, planned_extents
 
 _PLACED = tuple(name for name in schema.SHARDS.names if name not in schema.MANIFEST.names)
 """Columns of the index that the plan does not have."""
@@ -53,10 +38,13 @@ class Packing:
         outcomes: Mapping[str, ClipOutcome],
         *,
         task: ArrayTask | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
         """``outcomes`` is read when a leaf is packed, so it may grow in the meantime; ``task`` packs its own only."""
         self.out = out
         """Folder of the build."""
+        self.shelf: Shelf = LocalShelf(out) if shelf is None else shelf
+        """Where shards and waiting clips lie."""
         self._names = {taxonomy: labels.taxonomy_names(taxonomy) for taxonomy in TAXONOMIES}
         self._outcomes = outcomes
         self._planned = manifest
@@ -66,10 +54,9 @@ class Packing:
             self.leaves.setdefault(clip["leaf"], []).append(key)
         if task is not None:
             self.leaves = {leaf: self.leaves[leaf] for leaf in task.own(self.leaves)}
-        self._store = Store(out)
-        self._walked: dict[Path, dict[str, Extent]] = {}
-        self._near: dict[str, list[Path]] = {}
-        self._anywhere: dict[str, Path] | None = None
+        self._walked: dict[str, dict[str, Extent]] = {}
+        self._near: dict[str, list[str]] = {}
+        self._anywhere: dict[str, str] | None = None
 
     @property
     def keys(self) -> list[str]:
@@ -78,22 +65,24 @@ class Packing:
 
     def cached(self, key: str) -> Path:
         """Where the mp4 of a clip waits to be packed."""
-        return self.out / CACHE_FOLDER / key[:2] / f"{key}.mp4"
+        return self.shelf.cached(key)
 
     def is_done(self, leaf: str) -> bool:
         """Whether every clip of a leaf has an outcome and its shard holds just those that have bytes."""
         if any(key not in self._outcomes for key in self.leaves[leaf]):
             return False
         members = self.members(leaf)
-        marker = read_marker(self.out / leaf)
+        marker = self.shelf.marker(leaf)
         if not members:
-            return not (self.out / leaf).exists()
+            return not self.shelf.has_shard(leaf)
         return marker is not None and marker["content"] == content_digest(members)
 
     def has_bytes(self, key: str) -> bool:
         """Whether the mp4 of a clip is in the cache or in some shard on the disk, as it was encoded, or in place."""
         if self._outcomes[key].path:
             return True
+        if self.shelf.trusts_sizes:
+            return self._outcomes[key].size_bytes == self._size_there(key)
         try:
             data = self._read_mp4(key)
         except (KeyError, FeedError):
@@ -113,56 +102,51 @@ class Packing:
     def rescue(self, leaves: Iterable[str]) -> None:
         """Copy to the cache each clip that would lose its bytes when these leaves are written anew."""
         for leaf in leaves:
-            for key, extent in self._contents(self.out / leaf).items():
+            for key, extent in self._contents(leaf).items():
                 if key in self.clips and self.clips[key]["leaf"] != leaf:
                     self._to_cache(key, leaf, extent)
 
     def dissolve(self, shard: str) -> None:
         """Remove a shard, planned or not; its clips that are planned wait in the cache to be packed."""
-        path = self.out / shard
-        for key, extent in self._contents(path).items():
+        for key, extent in self._contents(shard).items():
             if key in self.clips:
                 self._to_cache(key, shard, extent)
-        self._remove(path)
+        self._remove(shard)
 
     def pack(self, leaf: str, plan_digest: str, *, keep_clips: bool) -> None:
         """Write the shard of a leaf and drop its cache entries; a leaf without bytes has no shard."""
         members = self.members(leaf)
-        path = self.out / leaf
         if members:
-            write_shard(path, members, self._read_mp4, {"plan": plan_digest})
-            self._walked.pop(path, None)
+            self.shelf.gather(member.key for member in members)
+            self.shelf.write(leaf, members, self._read_mp4, {"plan": plan_digest})
+            self._walked.pop(leaf, None)
         else:
-            self._remove(path)
+            self._remove(leaf)
         if not keep_clips:
-            for member in members:
-                self.cached(member.key).unlink(missing_ok=True)
+            self.shelf.drop_cached(member.key for member in members)
 
     def restamp(self, plan_digest: str) -> None:
         """Make the markers of shards that a new plan left as they were name that plan."""
-        for path in (self.out / leaf for leaf in self.leaves):
-            marker = read_marker(path)
+        for leaf in self.leaves:
+            marker = self.shelf.marker(leaf)
             if marker is not None and marker.get("plan") != plan_digest:
-                atomic.write_json(marker_path(path), marker | {"plan": plan_digest})
+                self.shelf.put_marker(leaf, marker | {"plan": plan_digest})
 
     def sweep(self, *, keep_clips: bool) -> int:
         """Remove shards that are no longer planned, the cache and what killed writes left; returns how many shards."""
-        remove_unfinished(self.out)
         stale = self.stale()
         for shard in stale:
-            self._remove(self.out / shard)
-        if not keep_clips:
-            shutil.rmtree(self.out / CACHE_FOLDER, ignore_errors=True)
+            self._remove(shard)
+        self.shelf.sweep(keep_clips=keep_clips)
         return len(stale)
 
     def stale(self) -> list[str]:
         """Shards on the disk that are not planned."""
-        found = (os.path.relpath(path, self.out) for path in shard_files(self.out / SHARDS_FOLDER))
-        return [shard for shard in found if shard not in self.leaves]
+        return [shard for shard in self.shelf.shards() if shard not in self.leaves]
 
     def keys_in(self, shard: str) -> set[str]:
         """Keys of the clips whose bytes are in a shard on the disk."""
-        return set(self._contents(self.out / shard))
+        return set(self._contents(shard))
 
     def index(self) -> pa.Table:
         """One row per planned clip: where its bytes are, or why it has none."""
@@ -220,60 +204,65 @@ class Packing:
         try:
             data = self._found(key)
         except (KeyError, FeedError):
-            if not self.cached(key).exists():
+            if self.shelf.cached_size(key, anew=True) is None:
                 raise
             data = b""
         # Another task that packs the shard anew in which it was has put it into the cache before.
         is_another = hashlib.sha256(data).hexdigest() != self._outcomes[key].sha256
-        return self.cached(key).read_bytes() if is_another and self.cached(key).exists() else data
+        if is_another and self.shelf.cached_size(key, anew=True) is not None:
+            data = self.shelf.read_cached(key)
+            if self.shelf.trusts_sizes and hashlib.sha256(data).hexdigest() != self._outcomes[key].sha256:
+                # Its size is right, so nobody would make it again.
+                self.shelf.drop_cached([key])
+        return data
 
     def _found(self, key: str) -> bytes:
         with contextlib.suppress(FileNotFoundError):
-            return self.cached(key).read_bytes()
+            return self.shelf.read_cached(key)
         shard, extent = self._place(key)
-        return self._store.read_range(shard, extent.offset, extent.size_bytes)
+        return self.shelf.read(shard, extent)
+
+    def _size_there(self, key: str) -> int | None:
+        size = self.shelf.cached_size(key)
+        if size is not None:
+            return size
+        try:
+            return self._place(key)[1].size_bytes
+        except KeyError:
+            return None
 
     def _to_cache(self, key: str, shard: str, extent: Extent) -> None:
-        if not self.cached(key).exists():
-            atomic.write_bytes(self.cached(key), self._store.read_range(shard, extent.offset, extent.size_bytes))
+        if self.shelf.cached_size(key) is None:
+            self.shelf.put_cached(key, self.shelf.read(shard, extent))
 
-    def _remove(self, path: Path) -> None:
-        marker_path(path).unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
-        self._walked.pop(path, None)
-        if path.parent.is_dir() and not any(path.parent.iterdir()):
-            path.parent.rmdir()
+    def _remove(self, shard: str) -> None:
+        self.shelf.remove(shard)
+        self._walked.pop(shard, None)
 
     def _place(self, key: str) -> tuple[str, Extent]:
         """The shard that holds the mp4 of a clip, and where; a ``KeyError`` when none does."""
-        for path in self._relatives(self.clips[key]["leaf"]):
-            if key in self._contents(path):
-                return os.path.relpath(path, self.out), self._contents(path)[key]
+        for shard in self._relatives(self.clips[key]["leaf"]):
+            if key in self._contents(shard):
+                return shard, self._contents(shard)[key]
         if self._anywhere is None:
-            self._anywhere = {k: p for p in shard_files(self.out / SHARDS_FOLDER) for k in self._contents(p)}
-        path = self._anywhere[key]
-        return os.path.relpath(path, self.out), self._contents(path)[key]
+            self._anywhere = {key: shard for shard in self.shelf.shards() for key in self._contents(shard)}
+        shard = self._anywhere[key]
+        return shard, self._contents(shard)[key]
 
-    def _relatives(self, leaf: str) -> list[Path]:
+    def _relatives(self, leaf: str) -> list[str]:
         """The shards that most clips of a leaf are in: itself, those it is split from, and those it is merged of."""
         if leaf not in self._near:
-            own = self.out / leaf
-            others = (p for p in sorted(own.parent.glob("t-*.tar")) if p != own and _are_related(p, own))
-            self._near[leaf] = [own, *others]
+            own = PurePosixPath(leaf)
+            beside = (PurePosixPath(shard) for shard in self.shelf.shards())
+            others = (p for p in beside if p.parent == own.parent and p != own and _are_related(p, own))
+            self._near[leaf] = [leaf, *map(str, others)]
         return self._near[leaf]
 
-    def _contents(self, path: Path) -> dict[str, Extent]:
+    def _contents(self, shard: str) -> dict[str, Extent]:
         # Walked once, and only when something is to be packed anew: a finished build needs none of it.
-        if path not in self._walked:
-            self._walked[path] = dict(scan_tar(path))
-        return self._walked[path]
-
-
-def remove_unfinished(out: Path) -> None:
-    """Remove the temporary files that killed writes left in the build at ``out``."""
-    for folder in (".", "views", f"{SHARDS_FOLDER}/*", f"{CACHE_FOLDER}/*"):
-        for partial in list(out.glob(f"{folder}/.*.partial")):
-            partial.unlink()
+        if shard not in self._walked:
+            self._walked[shard] = self.shelf.contents(shard)
+        return self._walked[shard]
 
 
 def leaves_of(packing: Packing, keys: Iterable[str]) -> dict[str, int]:
@@ -285,7 +274,7 @@ def leaves_of(packing: Packing, keys: Iterable[str]) -> dict[str, int]:
     return waiting
 
 
-def _are_related(a: Path, b: Path) -> bool:
+def _are_related(a: PurePosixPath, b: PurePosixPath) -> bool:
     """Whether one of two leaves of a trie lies above the other."""
     first, second = ("" if p.stem == f"t-{ROOT}" else p.stem.removeprefix("t-") for p in (a, b))
     return first.startswith(second) or second.startswith(first)

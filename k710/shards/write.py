@@ -127,12 +127,17 @@ def scan_tar(path: Path) -> Iterator[tuple[str, Extent]]:
     try:
         size_bytes = path.stat().st_size
         with tarfile.open(path, "r:") as tar:
-            for info in tar:
-                key, _, suffix = info.name.rpartition(".")
-                if suffix == "mp4" and info.offset_data + info.size <= size_bytes:
-                    yield key, Extent(offset=info.offset_data, size_bytes=info.size)
+            yield from scan_open_tar(tar, size_bytes)
     except (tarfile.TarError, OSError):
         return
+
+
+def scan_open_tar(tar: tarfile.TarFile, size_bytes: int) -> Iterator[tuple[str, Extent]]:
+    """Key and place of each mp4 in an open tar of ``size_bytes``, up to the first damaged header, which it raises."""
+    for info in tar:
+        key, _, suffix = info.name.rpartition(".")
+        if suffix == "mp4" and info.offset_data + info.size <= size_bytes:
+            yield key, Extent(offset=info.offset_data, size_bytes=info.size)
 
 
 def shard_files(folder: Path) -> Iterable[Path]:

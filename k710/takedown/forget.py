@@ -31,8 +31,9 @@ from k710.report.page import write_build_page
 from k710.segments import id_hash
 from k710.shard_stage import clip_outcomes
 from k710.shards.index import CLASSES_FILE, INDEX_FILE
-from k710.shards.packing import CACHE_FOLDER, Packing, remove_unfinished
+from k710.shards.packing import Packing
 from k710.shards.plan import SHARDS_FOLDER
+from k710.shards.shelf import CACHE_FOLDER, remove_unfinished
 from k710.shards.write import shard_files
 from k710.tables import read_table, write_table
 from k710.takedown.forgotten import hashes_of, read_forgotten, write_forgotten

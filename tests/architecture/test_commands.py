@@ -31,6 +31,7 @@ LISTS = {
     "--clips-per-shard",
 }
 LISTED = {"build", "--out", "--view", "--target", "--json"}
+YOUTUBE_ACCESS = ("--cookies", "--cookies-from-browser", "--proxy", "--source-address")
 LISTS_OF_FILES = ("mmaction2", "slowfast", "uniformerv2", "videomaev2", "vjepa2")
 FLAGS = {
     "synth": {"out", "--clips", "--classes", "--seed", "--workers"},
@@ -38,6 +39,14 @@ FLAGS = {
     "build": {
         *LISTS,
         "--videos",
+        "--drop-near-duplicates",
+        "--archives",
+        "--keep-archives",
+        "--archives-in-flight",
+        "--base-url",
+        "--accept-changed",
+        "--youtube-rate",
+        *YOUTUBE_ACCESS,
         "--out",
         "--manifest-only",
         "--workers",
@@ -55,9 +64,11 @@ FLAGS = {
         "--task-index",
         "--num-tasks",
         "--ray-address",
+        "--work",
+        "--unguarded",
         "--json",
     },
-    "retry": {"--status", "--data", "--videos", "--workers", "--min-clips", "--json"},
+    "retry": {"--status", "--data", "--videos", "--workers", "--work", "--min-clips", "--json", *YOUTUBE_ACCESS},
     "verify": {"path", "--decode", "--workers", "--out", "--json"},
     "audit": {
         "build",

@@ -30,7 +30,7 @@ FLOORS = {
     "k710.claims": 0,
     "k710.writers": 2,
     "k710.array_stage": 3,
-    "k710.before_build": 3,
+    "k710.before_build": 2,
     "k710.fingerprints": 3,
     "k710.fetch": 2,
     "k710.fetch.annotations": 3,
@@ -41,6 +41,11 @@ FLOORS = {
     "k710.audits": 3,
     "k710.list_stage": 3,
     "k710.clip_stage": 3,
+    "k710.clip_rounds": 3,
+    "k710.build_summary": 3,
+    "k710.home": 2,
+    "k710.objects": 2,
+    "k710.verify_store": 3,
     "k710.clip_figures": 3,
     "k710.build_files": 3,
     "k710.shard_stage": 3,
@@ -80,7 +85,8 @@ ARRAYS = {"numpy", "pyarrow"}
 ALLOWED_THIRD_PARTY = {
     0: {"numpy"},
     1: ARRAYS | {"torch", "safetensors"},
-    2: ARRAYS | {"av", "ffmpeg", "imageio_ffmpeg", "fsspec", "jinja2", "plotly", "requests", "urllib3", "ray"},
+    2: ARRAYS
+    | {"av", "ffmpeg", "imageio_ffmpeg", "fsspec", "jinja2", "plotly", "requests", "urllib3", "ray", "yt_dlp"},
 }
 """On floors 0 to 2; floor 3 wires everything up. numpy on floor 0 is for integer arithmetic in sampling and order."""
 OPEN_TO_TRAINING = {

@@ -20,7 +20,7 @@ from broken_builds import ROOT, contents, kill_build
 from k710 import build as building
 from k710 import schema
 from k710.build import BuildConfig, build
-from k710.claims import Claims
+from k710.claims import CLAIMS_FOLDER, Claims
 from k710.clip_stage import make_clip_with
 from k710.clips.encodings import EncodeConfig
 from k710.clips.ledger import LEDGER_FILE, Ledger
@@ -36,7 +36,6 @@ from k710.shards.index import ShardIndex
 from k710.shards.packing import Packing
 from k710.tables import read_table
 from k710.takedown.forget import ForgetConfig, forget
-from k710.writers import CLAIMS_FOLDER
 
 NUM_CLIPS = 10
 
@@ -217,7 +216,7 @@ def test_a_task_that_was_taken_over_commits_nothing_more(config: BuildConfig) ->
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("k710.claims.EXPIRY_S", 0.0)  # every look is a beat
-        patch.setattr("k710.writers.Claims.alive", lambda self: {})
+        patch.setattr("k710.home.Claims.alive", lambda self: {})
         with pytest.raises(SourceError, match="another took its place"):
             build(task(config, 0, 2), on_clips=take_over)
     assert keys_in_ledgers(config.out) in ([], [f"video_{NUM_CLIPS - 1:05d}_000000_000001"])  # the missing one

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from k710 import schema
-from k710.build import BuildConfig, build, require_clips
+from k710.build import BuildConfig, build
+from k710.build_summary import require_clips
 from k710.clip_figures import SoFar
 from k710.clips.encodings import EncodeConfig
 from k710.clips.make import ClipJob, make_clip

@@ -123,7 +123,8 @@ class Streamed(Protocol):
     def offers(self, wanted: Mapping[str, Wanted], folder: Path) -> Iterator[tuple[str, Candidate]]:
         """Files for clips as they come by, each written to ``folder``: the clip's key, and the file, which is ours.
 
-        Nothing is read further ahead than the caller takes.
+        Nothing is read further ahead than the caller takes. A clip is offered once, and again when the file was
+        ``unusable`` and another comes by.
 
         Args:
             wanted: the clips that still need a file, by key.
@@ -134,3 +135,19 @@ class Streamed(Protocol):
     def settled(self, keys: Collection[str]) -> None:
         """Take note that these clips, offered before, have come to an outcome that is on the disk."""
         ...
+
+    def unusable(self, keys: Collection[str]) -> None:
+        """Take note that the files offered for these clips gave none."""
+        ...
+
+    def may_come(self, keys: Collection[str]) -> dict[str, str]:
+        """When all has been offered: those of the clips that may lie in what could not be read this time, and why."""
+        ...
+
+    def room(self, wanted: Sequence[Wanted]) -> str:
+        """What is on the disk at a time besides clips, for people, if these clips are to be looked for."""
+        ...
+
+
+Round = tuple[Listed, ...] | Streamed
+"""Sources that are asked together: listed ones, or one that is read as a whole."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from k710.clips.sources.candidates import Candidate, VideosAre, Wanted
 from k710.clips.sources.file_names import SUFFIXES as SUFFIXES
-from k710.clips.sources.file_names import NamedFile, holds_youtube_id, times_of
+from k710.clips.sources.file_names import FileNames, NamedFile, holds_youtube_id, times_of
 from k710.clips.sources.scan import scan
 from k710.config import load_releases
 from k710.segments import Segment, is_youtube_id
@@ -61,7 +61,7 @@ class LocalFolders:
             rivals: for each video with several segments in any list, wanted here or not, all of them: an untimed file
                 may be any one of them.
         """
-        return [tuple(self._for_clip(item, rivals.get(item.segment.id, (item,)))) for item in wanted]
+        return named_files(self._files, wanted, rivals, self.videos_are)
 
     def unclaimed(self, segments: Iterable[Segment]) -> list[Unclaimed]:
         """The video files that serve none of ``segments``, by path.
@@ -82,18 +82,26 @@ class LocalFolders:
             if file.path not in claimed
         )
 
-    def _for_clip(self, item: Wanted, siblings: Sequence[Wanted]) -> Iterator[Candidate]:
-        wanted = times_of(item.segment)
-        for file in self._files.of(item.segment):
-            if file.times == wanted:
-                yield Candidate(path=file.path, timed=True, may_be_trimmed=True)
-            elif file.times is None:
-                yield Candidate(
-                    path=file.path,
-                    timed=False,
-                    may_be_trimmed=_has_claim(item, siblings, file.folder.path),
-                    videos_are=self.videos_are,
-                )
+
+def named_files(
+    files: FileNames, wanted: Sequence[Wanted], rivals: Mapping[str, Sequence[Wanted]], videos_are: VideosAre
+) -> list[tuple[Candidate, ...]]:
+    """For each clip the files that are named after it, or after its video, best first."""
+    return [tuple(_for_clip(files, item, rivals.get(item.segment.id, (item,)), videos_are)) for item in wanted]
+
+
+def _for_clip(files: FileNames, item: Wanted, siblings: Sequence[Wanted], videos_are: VideosAre) -> Iterator[Candidate]:
+    wanted = times_of(item.segment)
+    for file in files.of(item.segment):
+        if file.times == wanted:
+            yield Candidate(path=file.path, timed=True, may_be_trimmed=True)
+        elif file.times is None:
+            yield Candidate(
+                path=file.path,
+                timed=False,
+                may_be_trimmed=_has_claim(item, siblings, file.folder.path),
+                videos_are=videos_are,
+            )
 
 
 def _has_claim(item: Wanted, siblings: Sequence[Wanted], folder: str) -> bool:

@@ -17,8 +17,10 @@ from pathlib import Path
 from k710.clips.sources.file_names import SUFFIXES, FileNames, Folder
 from k710.errors import UsageError
 
-_LOCK = "k710.lock.json"
-_REPLACEMENT = "replacement"
+BUILD_FILE = "k710.lock.json"
+"""Lies in a folder that is a build."""
+REPLACEMENT = "replacement"
+"""How the name of a folder begins that holds replacements of broken files."""
 _DEAD_LINK = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
 
 
@@ -74,7 +76,7 @@ def _walk(root: str, order: int, names: FileNames, seen: set[tuple[int, int]], l
 
 
 def _inside(path: str, name: str, replaces: bool) -> tuple[str, bool]:
-    return f"{path}/{name}", replaces or name.lower().startswith(_REPLACEMENT)
+    return f"{path}/{name}", replaces or name.lower().startswith(REPLACEMENT)
 
 
 def _listing(path: str) -> _Listing | None:
@@ -83,7 +85,7 @@ def _listing(path: str) -> _Listing | None:
     try:
         with os.scandir(path) as entries:
             for entry in entries:
-                if entry.name == _LOCK:
+                if entry.name == BUILD_FILE:
                     # A build among the videos: its cache would pass for sources, and clips would be encoded twice over.
                     return None
                 _sort_in(entry, listing)
