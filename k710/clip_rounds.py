@@ -63,6 +63,7 @@ class ClipRounds:
         self._files: list[dict[str, tuple[Candidate, ...]]] = [{} for _ in rounds]
         self._archives: list[dict[str, str]] = [{} for _ in rounds]
         self._failed: dict[str, ClipOutcome] = {}
+        self._made: dict[str, ClipOutcome] = {}
         self._error: K710Error | None = None
         self._from = self._find_open({*reopen, PENDING} if tries_pending else reopen)
         self._ask(0, self._turn(0))
@@ -105,7 +106,7 @@ class ClipRounds:
             self._ask(number, turn)
             offered = [key for key in turn if self._is_offered(number, key)]
             with contextlib.closing(self._jobs(number, offered, crew)) as jobs:
-                for outcomes in make_clips(jobs, self._ledger, self._packing, crew):
+                for outcomes in make_clips(jobs, self._ledger, self._packing, crew, self._made.keys()):
                     yield self._took(number, outcomes)
             if self._error is not None:
                 raise self._error
@@ -127,6 +128,8 @@ class ClipRounds:
             outcome = known.get(key)
             if outcome is None or outcome.status in reopen:
                 found[key] = 0
+                if outcome is not None and _is_made(outcome) and self._packing.has_bytes(key):
+                    self._made[key] = outcome
             elif key in by_digest:
                 number = self._next_round(key, outcome)
                 if number < len(self._rounds):
@@ -189,7 +192,8 @@ class ClipRounds:
             names = [name for sources in self._rounds for name in _names(sources)]
             raise SourceError(
                 f"none of the {len(self._wanted):,} planned clips has a video in {', '.join(names)}",
-                hint="files are found by name: the 11-character id, then _{start:06d}_{end:06d} if they are trimmed",
+                hint="files are found by name: the 11-character id, then _{start:06d}_{end:06d} if they are trimmed; a "
+                "table of addresses needs the ids of the lists",
             )
 
     def _jobs(self, number: int, keys: Sequence[str], crew: Crew) -> Generator[ClipJob, None, None]:
@@ -240,7 +244,7 @@ class ClipRounds:
         for outcome in outcomes:
             if is_last or outcome.status in (OK, PENDING):
                 self._from.pop(outcome.key)
-                final.append(outcome)
+                final.append(self._kept(outcome))
             elif outcome.status != MISSING:
                 self._failed.setdefault(outcome.key, outcome)
         if not isinstance(sources, tuple):
@@ -252,20 +256,24 @@ class ClipRounds:
         """Record what was read in vain for clips, before the next round; returns those that wait for another run."""
         left = [key for key in keys if key in self._from]
         may_come = source.may_come(left)
-        waiting = [ClipOutcome(key=key, status=PENDING, detail=detail) for key, detail in may_come.items()]
+        waiting = [self._kept(ClipOutcome(key=key, status=PENDING, detail=detail)) for key, detail in may_come.items()]
         self._record(waiting)
         for outcome in waiting:
             self._from.pop(outcome.key)
-        self._record([self._final(number, key) for key in left if key in self._from])
+        self._record([self._kept(self._final(number, key)) for key in left if key in self._from])
         return waiting
 
     def _settle(self, keys: Iterable[str]) -> list[ClipOutcome]:
         """Record the outcome of clips that nothing more can be tried for."""
-        outcomes = [self._final(len(self._rounds) - 1, key) for key in keys]
+        outcomes = [self._kept(self._final(len(self._rounds) - 1, key)) for key in keys]
         self._record(outcomes)
         for outcome in outcomes:
             self._from.pop(outcome.key)
         return outcomes
+
+    def _kept(self, outcome: ClipOutcome) -> ClipOutcome:
+        """The outcome; of a clip that was to be made anew, and could not be, the one that it has."""
+        return outcome if outcome.status == OK else self._made.get(outcome.key, outcome)
 
     def _final(self, number: int, key: str) -> ClipOutcome:
         failed = self._failed.get(key)

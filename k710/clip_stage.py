@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -48,7 +49,9 @@ class Crew:
     """The build of ffmpeg that workers elsewhere must have too; empty: they are on this machine."""
 
 
-def make_clips(jobs: Iterable[ClipJob], ledger: Ledger, packing: Packing, crew: Crew) -> Iterator[list[ClipOutcome]]:
+def make_clips(
+    jobs: Iterable[ClipJob], ledger: Ledger, packing: Packing, crew: Crew, stays: AbstractSet[str] = frozenset()
+) -> Iterator[list[ClipOutcome]]:
     """Make clips, and yield what became of them when it is on the disk, a few at a time.
 
     Args:
@@ -56,6 +59,7 @@ def make_clips(jobs: Iterable[ClipJob], ledger: Ledger, packing: Packing, crew: 
         ledger: gets the outcomes.
         packing: has the place for the clips.
         crew: who makes them.
+        stays: keys of clips that are there, to be made anew: what fails of these is told, and not recorded.
 
     Raises:
         SourceError: the workers die one after the other.
@@ -70,9 +74,10 @@ def make_clips(jobs: Iterable[ClipJob], ledger: Ledger, packing: Packing, crew: 
             for batch in crew.run(work, todo, workers=crew.workers):
                 crew.still_ours()
                 found = [(job, _counted(_outcome(job, result, ledger), ledger)) for job, result in batch]
-                _commit(found, ledger, packing)
-                again += [_once_more(job) for job, outcome in found if _is_unfinished(outcome)]
-                final = [outcome for _, outcome in found if not _is_unfinished(outcome)]
+                _commit(found, ledger, packing, stays)
+                once_more = {o.key for _, o in found if _is_unfinished(o) and o.key not in stays}
+                again += [_once_more(job) for job, outcome in found if outcome.key in once_more]
+                final = [outcome for _, outcome in found if outcome.key not in once_more]
                 deaths = 0 if final else deaths + len(found)
                 if deaths > _MAX_DEATHS_IN_A_ROW * crew.workers:
                     raise SourceError(
@@ -141,17 +146,20 @@ def _once_more(job: ClipJob) -> ClipJob:
     return dataclasses.replace(job, target=job.target.with_name(f"{job.segment.key}.again.mp4"))
 
 
-def _commit(found: Sequence[tuple[ClipJob, ClipOutcome]], ledger: Ledger, packing: Packing) -> None:
+def _commit(
+    found: Sequence[tuple[ClipJob, ClipOutcome]], ledger: Ledger, packing: Packing, stays: AbstractSet[str]
+) -> None:
     """Put outcomes and bytes on the disk."""
+    told = [(job, outcome) for job, outcome in found if outcome.status == OK or outcome.key not in stays]
     written = [(job, outcome) for job, outcome in found if outcome.status == OK and job.encode.encode != "none"]
     # The ledger first: a line without its file is made again, a file without its line would be one nobody vouches for.
-    ledger.add_all([_in_place(job, outcome, packing.out) for job, outcome in found])
+    ledger.add_all([_in_place(job, outcome, packing.out) for job, outcome in told])
     for job, outcome in written:
         cached = packing.cached(outcome.key)
         cached.parent.mkdir(parents=True, exist_ok=True)
         # Its folder is not waited for: a name that a power cut takes away is a clip that is made again.
         job.target.replace(cached)
-    packing.shelf.commit([outcome for _, outcome in found])
+    packing.shelf.commit([outcome for _, outcome in told])
     for job, outcome in found:
         if outcome.status != OK:
             job.target.unlink(missing_ok=True)

@@ -30,7 +30,7 @@ def only_writer(guard: Path, refusal: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UsageError(refusal, hint="wait for it, or give another --out") from error
+            raise UsageError(refusal, hint="wait for it, or use another folder") from error
         yield
 
 

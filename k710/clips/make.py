@@ -137,7 +137,9 @@ def _from_file(job: ClipJob, candidate: Candidate, file: Brought, tried: str) ->
     except UnicodeEncodeError:
         return Unusable(status=CORRUPT, detail="its path is not UTF-8")
     except OSError as error:
-        return Unusable(status=CORRUPT, detail=f"it cannot be read ({error.strerror})")
+        # Only an address can name a file that was never there.
+        is_nowhere = candidate.kind == "url" and isinstance(error, FileNotFoundError)
+        return Unusable(status=MISSING if is_nowhere else CORRUPT, detail=f"it cannot be read ({error.strerror})")
     if isinstance(facts, Unusable):
         return facts
     trimmed = _is_trimmed(job.segment, candidate, facts, file.begins_s)

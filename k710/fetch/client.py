@@ -113,6 +113,7 @@ class Client:
         self._not_before: dict[str, float] = {}
         self._answering: set[str] = set()
         self._given_up: Counter[str] = Counter()
+        self._refused_until: dict[str, float] = {}
 
     def stop(self) -> None:
         """Let every request and every wait end soon, in a ``StoppedOnPurposeError``."""
@@ -137,6 +138,8 @@ class Client:
                 if not error.again or not left:
                     if error.status == UNREACHABLE:
                         self._given_up[_host(url)] += 1
+                    if error.status == RATE_LIMITED and error.wait_s:
+                        self._refused_until[_host(url)] = time.monotonic() + error.wait_s
                     raise
                 self.rest(wait_s if error.wait_s is None else error.wait_s, url)
                 wait_s = min(2 * wait_s, self.patience.max_wait_s)
@@ -195,10 +198,12 @@ class Client:
         host = _host(url)
         if self._given_up[host] >= (_MAX_GIVEN_UP if host in self._answering else 1):
             raise FetchError(UNREACHABLE, f"{host} did not answer before")
+        if self._refused_until.get(host, 0.0) > time.monotonic():
+            raise FetchError(RATE_LIMITED, f"{host} asked to wait")
         try:
             response = self._exchange(requests.Request(method, url, headers=headers))
         except _NO_ADDRESS as error:
-            raise FetchError(REFUSED, f"not an address: {_short(error)}") from error
+            raise FetchError(REFUSED, f"not an address ({type(error).__name__})") from error
         except requests.exceptions.SSLError as error:
             raise FetchError(UNREACHABLE, f"{host}: its certificate cannot be trusted ({_short(error)})") from error
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
@@ -304,7 +309,7 @@ def _require_file(response: requests.Response, max_wait_s: float) -> None:
         raise FetchError(FORBIDDEN, said)
     if code == 429 or (code == 503 and wait_s is not None):
         if wait_s is not None and wait_s > max_wait_s:
-            raise FetchError(RATE_LIMITED, f"{said}, to be asked again in {wait_s:.0f} s")
+            raise FetchError(RATE_LIMITED, f"{said}, to be asked again in {wait_s:.0f} s", wait_s=wait_s)
         raise FetchError(RATE_LIMITED, said, again=True, wait_s=wait_s)
     if code >= 500 and code not in (501, 505):
         raise FetchError(SERVER_ERROR, said, again=True)

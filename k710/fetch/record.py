@@ -123,5 +123,7 @@ def held(folder: Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         with atomic.writable(folder):
-            stack.enter_context(only_writer(folder / _GUARD, f"{folder}: another `k710 fetch` writes there"))
+            stack.enter_context(
+                only_writer(folder / _GUARD, f"{folder}: another `k710 fetch` or `k710 build` writes there")
+            )
         yield

@@ -53,6 +53,20 @@ def outcome_of(out: Path, video: str) -> dict[str, Any]:
     return [line for line in ledger(out) if line["key"].startswith(video)][-1]
 
 
+def test_a_clip_that_cannot_be_made_anew_stays_as_it_is(source: Path, config: BuildConfig, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(source / "videos", own)
+    build(replace(config, videos=(str(own),)))
+    shards = {path: path.read_bytes() for path in config.out.glob("shards/*/*.tar")}
+    before = ledger(config.out)
+    (own / f"{IDS[0]}_000000_000001.mp4").unlink()
+    (own / f"{IDS[1]}_000000_000001.mp4").write_text("<!doctype html><p>Sign in</p>")
+    summary = retry(RetryConfig(out=config.out, statuses=("ok",)))
+    assert summary.clips["ok"] == 2
+    assert {path: path.read_bytes() for path in config.out.glob("shards/*/*.tar")} == shards
+    assert [line for line in ledger(config.out) if line not in before] == []
+
+
 def timed_out(job: ClipJob) -> ClipOutcome:
     made = make_clip(job)
     return replace(made, status="timeout", detail="too long", sha256="") if job.segment.id == IDS[1] else made

@@ -115,7 +115,9 @@ def _has_claim(item: Wanted, siblings: Sequence[Wanted], folder: str) -> bool:
 @functools.lru_cache(maxsize=4096)
 def _releases_in(folder: str) -> frozenset[str]:
     """Releases that a folder, or one that it is in, is called by."""
-    parts = {part.lower() for part in Path(folder).absolute().parts}
+    # The folder that the command is run in says nothing about an object store.
+    own = folder.split("/") if "://" in folder else Path(folder).absolute().parts
+    parts = {part.lower() for part in own}
     return frozenset(name for name, release in load_releases().items() if parts & set(release.aliases))
 
 

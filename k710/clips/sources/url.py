@@ -20,7 +20,7 @@ FIELDS = ("id", "key", "start", "end", "release")
 """What may stand in braces in a template."""
 
 _TIMES = ("start", "end")
-_WHOLE_SECONDS = re.compile(r"0?\d*d")
+_WHOLE_SECONDS = re.compile(r"0?\d{0,2}d")
 
 
 class UrlVideos:

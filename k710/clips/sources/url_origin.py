@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import re
 import shutil
@@ -45,8 +46,10 @@ _MEANING = {
     fetched.NO_LENGTH: TRUNCATED,
 }
 """What failed requests mean for a clip; all others may go better another time."""
-_SECRET_NAMES = ("signature", "credential", "security-token", "token", "password", "passwd", "secret", "auth")
-_SECRET_WORDS = frozenset({"sig", "key", "apikey", "api_key", "api-key", "pwd", "awsaccesskeyid", "googleaccessid"})
+_SECRET_NAMES = ("signature", "credential", "security-token", "token", "password", "passwd", "secret", "authorization")
+_SECRET_WORDS = frozenset(
+    {"auth", "sig", "key", "apikey", "api_key", "api-key", "pwd", "jwt", "awsaccesskeyid", "googleaccessid"}
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +89,7 @@ class UrlOrigin:
 
 def shown(text: str) -> str:
     """An address, or what was meant for one, without user, password and query, for messages."""
-    return re.sub(r"//[^/]*@", "//", text).partition("?")[0]
+    return re.split(r"[?#]", re.sub(r"//[^/]*@", "//", text), maxsplit=1)[0]
 
 
 def require_plain(url: str, where: str) -> None:
@@ -97,7 +100,8 @@ def require_plain(url: str, where: str) -> None:
     """
     try:
         parts = urlsplit(url)
-        query = parse_qsl(parts.query, keep_blank_values=True)
+        _ = parts.port
+        query = parse_qsl(f"{parts.query}&{parts.fragment}", keep_blank_values=True)
         is_whole = bool(parts.netloc or (parts.scheme == "file" and parts.path))
     except ValueError as error:
         raise UsageError(f"{where}: not an address ({error})", hint=_EXAMPLE) from error
@@ -143,6 +147,8 @@ def _by_http(url: str, target: Path) -> Unusable | None:
     try:
         fetch_partial(_client(), url, partial, watch)
     except fetched.FetchError as error:
+        if error.status == fetched.NO_ROOM:
+            raise OSError(errno.ENOSPC, error.message, str(target.parent)) from error
         return Unusable(status=_MEANING.get(error.status, PENDING), detail=f"{error.status}: {error.message}")
     except _TooLargeError:
         return Unusable(status=TOO_LARGE, detail=f"more than {MAX_BYTES:,} bytes")

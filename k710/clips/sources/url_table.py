@@ -8,6 +8,7 @@ import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from k710.clips.outcomes import Unusable
 from k710.clips.sources.candidates import Wanted
@@ -74,14 +75,15 @@ def read_table(text: str) -> AddressTable:
         return _read(Path(text), text)
     require_plain(text, f"--videos url:{shown(text)}")
     if text.startswith("file://"):
-        return _read(Path(text.removeprefix("file://")), text)
+        return _read(Path(unquote(text.removeprefix("file://"))), text)
     with tempfile.TemporaryDirectory() as folder:
         brought = UrlOrigin(url=text, name="table.csv").bring(Path(folder))
         if isinstance(brought, Unusable):
-            raise SourceError(f"{text}: cannot be had ({brought.status}: {brought.detail})", hint="check the address")
+            raise SourceError(f"{text}: cannot be had ({brought.status}: {brought.detail})", hint=_NO_ID)
         return _read(brought.path, text)
 
 
+_NO_ID = "without {id} it is taken as the address of a CSV table; a template has {id} in it"
 _EXAMPLE = "a template has {id} in it, such as url:https://host/{id}.mp4; a table is a CSV file"
 
 
@@ -89,9 +91,13 @@ def _read(path: Path, name: str) -> AddressTable:
     table = AddressTable()
     try:
         with path.open(encoding="utf-8-sig", newline="") as handle:
-            rows = csv.reader(handle)
-            places = _places(next(rows, []), name)
+            rows = csv.reader(handle, strict=True)
+            header = next(rows, [])
+            places = _places(header, name)
             for row in filter(None, rows):
+                if len(row) > len(header):
+                    what = f"{name} row {rows.line_num}: more cells than columns"
+                    raise InputError(f"{what}; an address with a comma needs quotes", hint=_HINT)
                 table.add(*_parsed(row, places, f"{name} row {rows.line_num}"))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{name}: cannot be read as a table ({error})", hint=_HINT) from error

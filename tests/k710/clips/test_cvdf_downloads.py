@@ -290,7 +290,7 @@ def test_the_room_that_archives_take_is_that_of_the_largest(site: Site, world: W
 
 
 def test_a_second_process_is_kept_out(site: Site, world: World) -> None:
-    with held(world.work), pytest.raises(UsageError, match="another `k710 fetch` writes there"):
+    with held(world.work), pytest.raises(UsageError, match="another `k710 fetch` or `k710 build` writes there"):
         world.take(world.source(base_url=site.url), ALL)
 
 

@@ -13,6 +13,7 @@ import pytest
 from k710.clips.encodings import EncodeConfig
 from k710.clips.make import ClipJob, make_clip
 from k710.clips.outcomes import AMBIGUOUS, OK, TOO_SHORT
+from k710.clips.sources import local
 from k710.clips.sources.candidates import VideosAre, Wanted
 from k710.clips.sources.file_names import SUFFIXES
 from k710.clips.sources.local import NO_ID, OTHER_TIMES, UNKNOWN_ID, LocalFolders
@@ -382,3 +383,15 @@ def test_opaque_ids_match_files_with_the_very_id(tmp_path: Path) -> None:
 
 def test_beside_opaque_ids_no_name_is_without_an_id(tmp_path: Path) -> None:
     assert left_over(put(tmp_path, "other.mp4"), want(video="clip 17").segment) == [("other.mp4", UNKNOWN_ID)]
+
+
+def test_the_folder_that_a_command_is_run_in_says_nothing_of_an_object_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "k400").mkdir()
+    monkeypatch.chdir(tmp_path / "k400")
+    local._releases_in.cache_clear()
+    assert local._releases_in("s3://bucket/videos") == frozenset()
+    assert local._releases_in("s3://bucket/k600") == {"k600"}
+    assert local._releases_in("videos") == {"k400"}
+    local._releases_in.cache_clear()

@@ -133,7 +133,7 @@ def test_two_publishers_in_one_folder_are_said_to_be_too_many(published: Site, o
 
 
 def test_two_runs_in_one_folder_are_refused(published: Site, out: Path) -> None:
-    with held(out), pytest.raises(UsageError, match="another `k710 fetch` writes there"):
+    with held(out), pytest.raises(UsageError, match="another `k710 fetch` or `k710 build` writes there"):
         fetch(published, out)
     assert not fetch(published, out).failed
 

@@ -21,6 +21,7 @@ from k710.clips.sources.candidates import Brought, Candidate, Wanted
 from k710.clips.sources.url import UrlVideos
 from k710.clips.sources.url_origin import UrlOrigin
 from k710.errors import InputError, SourceError, UsageError
+from k710.fetch import partial
 from k710.fetch.client import Client
 from k710.segments import Segment
 
@@ -90,6 +91,8 @@ def test_times_that_are_no_whole_seconds_have_no_address_in_whole_seconds() -> N
         ("http://h/{id!r}.mp4", r"\{id!r\} cannot stand there"),
         ("http://h/{id:9999999999d}", "cannot stand there"),
         ("http://h/{start:99999999.9f}{id}", "cannot stand there"),
+        ("http://h/{start:99999999999999999999d}{id}", "cannot stand there"),
+        ("http://user:p/w@h/{id}.mp4", "not an address"),
         ("http://h/{}.mp4", "cannot stand there"),
         ("http://h/{id.mp4", "not a template"),
         ("http://h/{start}.mp4", r"without \{id\}"),
@@ -112,6 +115,8 @@ def test_what_is_no_template_and_no_table_is_refused(text: str, message: str) ->
         "https://h/{id}.mp4?sig=hunter2",
         "https://h/{id}.mp4?access_token=hunter2",
         "https://h/{id}.mp4?key=hunter2",
+        "https://h/{id}.mp4?jwt=hunter2",
+        "https://h/{id}.mp4#token=hunter2",
         "s3://hunter2@bucket/{id}.mp4",
     ],
 )
@@ -163,6 +168,8 @@ def test_a_table_gives_rows_with_the_times_of_a_clip_before_those_of_its_video(t
         ("id,url,start,end\na,http://h/a,1,nan\n", "row 2: end nan is not after start 1"),
         ("id,url,sha256\na,http://h/a,abc\n", "row 2: sha256 is not 64 hex"),
         ("id,url\na,http://h/\xff", "cannot be read as a table"),
+        ('id,url\na,"http://h/a\nb,http://h/b\n', "cannot be read as a table"),
+        ("id,url\na,http://h/a,b.mp4\n", "row 2: more cells than columns"),
     ],
 )
 def test_a_wrong_row_of_a_table_is_named(text: str, message: str, tmp_path: Path) -> None:
@@ -236,6 +243,35 @@ def test_a_server_that_is_not_there_is_asked_another_time(tmp_path: Path) -> Non
     brought = UrlOrigin(url=f"{closed.url}/a.mp4", name="a.mp4").bring(tmp_path)
     assert isinstance(brought, Unusable)
     assert (brought.status, brought.detail.partition(":")[0]) == ("pending", "unreachable")
+
+
+def test_a_server_that_asks_for_an_hour_is_not_asked_again_meanwhile(site: Site, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        site.put(f"/{name}.mp4", codes=[429], always=True, headers={"Retry-After": "3600"})
+    brought = [UrlOrigin(url=f"{site.url}/{name}.mp4", name=name).bring(tmp_path) for name in ("a", "b", "b")]
+    assert [getattr(refused, "status", "") for refused in brought] == ["pending"] * 3
+    assert "asked to wait" in getattr(brought[1], "detail", "")
+    assert (len(site.gets("/a.mp4")), len(site.gets("/b.mp4"))) == (1, 0)
+
+
+def test_a_full_disk_is_not_blamed_on_the_server(
+    site: Site, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.put("/a.mp4", video.read_bytes())
+    monkeypatch.setattr(partial, "SPARE_BYTES", 1 << 60)
+    with pytest.raises(OSError, match=r"No space|room|bytes"):
+        UrlOrigin(url=f"{site.url}/a.mp4", name="a").bring(tmp_path)
+
+
+def test_files_of_a_template_that_are_not_there_are_missing(tmp_path: Path) -> None:
+    ((candidate,),) = UrlVideos(f"file://{tmp_path}/{{id}}.mp4").candidates([wanted()], {})
+    assert clip_of(wanted(), (candidate,), tmp_path / "scratch").status == "missing"
+
+
+def test_a_table_in_a_folder_with_a_space_is_found_by_its_address(tmp_path: Path) -> None:
+    table = tmp_path / "my table.csv"
+    table.write_text(f"id,url\n{IDS[0]},http://h/a.mp4\n")
+    assert urls(table.as_uri(), wanted()) == [["http://h/a.mp4"]]
 
 
 def test_a_checksum_is_checked(site: Site, video: Path, tmp_path: Path) -> None:
