@@ -80,7 +80,8 @@ def run_ray(
                 if error is not None:
                     raise error
         finally:
-            for ref in flying:
+            # A cluster of our own ends as a whole; and of a task that is just done, cancelling can end this process.
+            for ref in flying if address is not None else ():
                 with contextlib.suppress(Exception):
                     ray.cancel(ref, force=True)
 
