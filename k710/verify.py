@@ -19,7 +19,7 @@ from k710.clips.outcomes import OK, STATUSES
 from k710.clips.pieces import Batch, Checked, Piece, check, dead
 from k710.clips.sources.file_names import SUFFIXES
 from k710.clips.verify import MODES, Mode
-from k710.errors import FeedError, SourceError, UsageError
+from k710.errors import FeedError, K710Error, SourceError, UsageError
 from k710.objects.copies import copy_small
 from k710.objects.objects import Objects
 from k710.objects.protocols import is_url
@@ -179,7 +179,12 @@ def _look_in_store(url: str, config: VerifyConfig, progress: Progress) -> tuple[
     objects = Objects(url)
     with tempfile.TemporaryDirectory(prefix="k710-verify-") as name:
         names = copy_small(objects, Path(name))
-        build = read_build_clips(Path(name))
+        try:
+            build = read_build_clips(Path(name))
+        except K710Error as error:
+            # The folder stands for what the user has named.
+            error.message = error.message.replace(name, objects.root)
+            raise
         found = verify_stored(build, url, config.mode, config.workers, progress)
         target = _build_target(build, strangers(build, names))
         target.problems += found.problems

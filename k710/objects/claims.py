@@ -67,7 +67,11 @@ class ObjectHeld:
         # A store that does not answer forgets it in time.
         with suppress(K710Error):
             if not self._is_lost and facts_of(self._objects, self._path).get("token") == self._facts["token"]:
-                self._objects.delete_as_seen(self._path, self._etag)
+                try:
+                    self._objects.delete_as_seen(self._path, self._etag)
+                except UsageError:
+                    # A store without conditional DELETE; that the claim is ours was just seen.
+                    self._objects.delete([self._path])
 
     def _beat_on(self) -> None:
         while not self._ended.wait(HEARTBEAT_S) and not self._is_lost:

@@ -195,7 +195,9 @@ def _mark(folder: Path) -> None:
     path = folder / WORK_ID_FILE
     if path.exists():
         return
-    strangers = sorted(p.name for p in folder.iterdir() if p.name != GUARD_FILE)
+    # A kill in the middle of this very write leaves a partial file.
+    own = (GUARD_FILE, f".{WORK_ID_FILE}.")
+    strangers = sorted(p.name for p in folder.iterdir() if p.name != own[0] and not p.name.startswith(own[1]))
     if strangers:
         raise UsageError(f"{folder}: not a folder of k710 (it has {strangers[0]})", hint="--work takes another folder")
     atomic.write_text(path, secrets.token_hex(16))

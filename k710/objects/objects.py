@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 
-from k710.errors import FeedError, SourceError
+from k710.errors import FeedError, SourceError, UsageError
 from k710.store import Store
+
+Answer = TypeVar("Answer")
 
 _AT_ONCE = 16
 """Requests in flight when many objects are moved."""
@@ -40,8 +42,14 @@ class Objects(Store):
     def listed(self, prefix: str = "") -> dict[str, Listed]:
         """All objects whose path begins with the folder ``prefix``, by path."""
         place = self.url(prefix) if prefix else self.root
-        with self._reading(prefix, "make the bucket first; `k710` makes none"):
-            found: dict[str, dict[str, Any]] = self._ask(lambda files: files.find(place, detail=True))
+        found: dict[str, dict[str, Any]]
+        with self._reading(prefix, ""):
+            try:
+                found = self._ask(lambda files: files.find(place, detail=True))
+            except FileNotFoundError as error:
+                # A folder without objects is no error.
+                hint = "check the name, or make the bucket first; `k710` makes none"
+                raise FeedError(f"{self.root}: no such bucket", hint=hint) from error
             start = self._ask(lambda files: files._strip_protocol(self.root)).rstrip("/") + "/"
         objects = {
             str(path).removeprefix(start): Listed(
@@ -105,6 +113,21 @@ class Objects(Store):
                 f"{self.url(path)}: cannot be written ({error.strerror or error})",
                 hint="check the bucket and the rights to it; the same command goes on from here",
             ) from error
+
+    def _ask(self, ask: Callable[[Any], Answer]) -> Answer:
+        def at_once(files: Any) -> Answer:
+            try:
+                return ask(files)
+            except Exception as error:
+                # By name: the package is there only for those who need it. The next try would find no keys either.
+                if type(error).__name__ != "NoCredentialsError":
+                    raise
+                raise UsageError(
+                    f"{self.root}: no keys for this store",
+                    hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+                ) from error
+
+        return super()._ask(at_once)
 
     def _connect(self) -> Any:
         super()._connect()

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import secrets
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -74,6 +75,8 @@ def pull_ledgers(objects: Objects, names: Iterable[str], work: Path) -> None:
         merged = _merged_into(work / LEDGER_FILE, objects.read(MERGED_FILE))
         left = [name for name in left if name not in merged]
     beside = work / ".parts"
+    # What a killed run left would be in the way.
+    shutil.rmtree(beside, ignore_errors=True)
     objects.get_files([(name, beside / name) for name in left])
     for name in left:
         match = _PART.fullmatch(name)
@@ -81,8 +84,7 @@ def pull_ledgers(objects: Objects, names: Iterable[str], work: Path) -> None:
         with (work / f"{match[1]}.jsonl").open("ab") as whole:
             whole.write((beside / name).read_bytes())
         (beside / name).unlink()
-    if beside.is_dir():
-        beside.rmdir()
+    shutil.rmtree(beside, ignore_errors=True)
 
 
 def put_merged(objects: Objects, parts: Sequence[str], work: Path) -> None:

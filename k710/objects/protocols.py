@@ -31,6 +31,10 @@ def objects_at(url: str, *, unguarded: bool = False) -> Objects:
         raise UsageError(f"{url}: names no bucket", hint="give a URL such as s3://bucket/folder")
     if not parts.path.strip("/"):
         raise UsageError(f"{url}: a whole bucket", hint="give a folder in it, such as s3://bucket/k710")
+    if "//" in parts.path.rstrip("/"):
+        raise UsageError(
+            f"{url}: has an empty name in its path", hint="give a URL with single slashes, such as s3://bucket/k710"
+        )
     if unguarded:
         return Objects(url)
     if parts.scheme in GUARDED:

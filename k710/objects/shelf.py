@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from k710 import atomic
+from k710.clips.ledger import LEDGER_FILE
 from k710.clips.outcomes import OK, ClipOutcome
+from k710.errors import FeedError
 from k710.objects.objects import Listed, Objects, OvertakenError
 from k710.objects.parts import LedgerParts
 from k710.shards.index import INDEX_FILE
@@ -29,6 +32,8 @@ from k710.shards.write import (
 
 _WINDOW_BYTES = 16 << 10
 """What is read at once of a tar whose members are looked for: the headers between two clips."""
+_CLIP = re.compile(rf"{CACHE_FOLDER}/([^/]{{2}})/\1[^/]*\.mp4")
+"""An object that ``cache_path`` names; others in that folder are not the build's."""
 
 
 class ObjectShelf:
@@ -65,7 +70,8 @@ class ObjectShelf:
         self._put(_marker_name(shard), path.read_bytes())
 
     def shards(self) -> list[str]:
-        return sorted(p for p in self.there if p.startswith(f"{SHARDS_FOLDER}/") and Path(p).match("*/t-*.tar"))
+        own = (p for p in self.there if p.count("/") == 2 and p.startswith(f"{SHARDS_FOLDER}/"))
+        return sorted(p for p in own if Path(p).match("*/t-*.tar"))
 
     def has_shard(self, shard: str) -> bool:
         return shard in self.there
@@ -77,9 +83,16 @@ class ObjectShelf:
         found: dict[str, Extent] = {}
         # A store that does not answer is an error: clips that are not found would be made again.
         stream = io.BufferedReader(_Ranged(self._objects, shard, size_bytes), _WINDOW_BYTES)
-        with suppress(tarfile.TarError), tarfile.open(fileobj=stream, mode="r:") as tar:
-            for key, extent in scan_open_tar(tar, size_bytes):
-                found[key] = extent
+        try:
+            with suppress(tarfile.TarError), tarfile.open(fileobj=stream, mode="r:") as tar:
+                for key, extent in scan_open_tar(tar, size_bytes):
+                    found[key] = extent
+        except FeedError:
+            now = self._objects.size_bytes(shard) if self._objects.exists(shard) else None
+            if now == size_bytes:
+                raise
+            # Written anew by its task, which put into the cache before what others need of it.
+            return {}
         return found
 
     def read(self, shard: str, extent: Extent) -> bytes:
@@ -171,9 +184,10 @@ class ObjectShelf:
     def sweep(self, *, keep_clips: bool) -> None:
         self.require()
         remove_unfinished(self._work)
-        self._objects.abort_uploads(f"{SHARDS_FOLDER}/")
+        for prefix in (f"{SHARDS_FOLDER}/", LEDGER_FILE, INDEX_FILE):
+            self._objects.abort_uploads(prefix)
         if not keep_clips:
-            self._delete([path for path in self.there if path.startswith(f"{CACHE_FOLDER}/")])
+            self._delete([path for path in self.there if _CLIP.fullmatch(path)])
         shutil.rmtree(self._work / CACHE_FOLDER, ignore_errors=True)
 
     def use_parts(self, parts: LedgerParts) -> None:

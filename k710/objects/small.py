@@ -16,9 +16,9 @@ def is_small(path: str) -> bool:
     parts = path.split("/")
     if parts[-1].startswith(".") or PurePosixPath(path).suffix not in _SUFFIXES:
         return False
-    return len(parts) == 1 or parts[0] in FOLDERS or is_marker(path)
+    return len(parts) == 1 or (len(parts) == 2 and parts[0] in FOLDERS) or is_marker(path)
 
 
 def is_marker(path: str) -> bool:
     """Whether an object is the marker of a shard."""
-    return PurePosixPath(path).match(f"{SHARDS_FOLDER}/*/t-*.json")
+    return path.count("/") == 2 and PurePosixPath(path).match(f"{SHARDS_FOLDER}/*/t-*.json")

@@ -226,10 +226,10 @@ class Packing:
         size = self.shelf.cached_size(key)
         if size is not None:
             return size
-        try:
+        with contextlib.suppress(KeyError):
             return self._place(key)[1].size_bytes
-        except KeyError:
-            return None
+        # Another task may have put it there since.
+        return self.shelf.cached_size(key, anew=True)
 
     def _to_cache(self, key: str, shard: str, extent: Extent) -> None:
         if self.shelf.cached_size(key) is None:
@@ -245,7 +245,9 @@ class Packing:
             if key in self._contents(shard):
                 return shard, self._contents(shard)[key]
         if self._anywhere is None:
-            self._anywhere = {key: shard for shard in self.shelf.shards() for key in self._contents(shard)}
+            # A shard as planned has the clips of its own leaf only.
+            others = (s for s in self.shelf.shards() if s not in self.leaves or not self.is_done(s))
+            self._anywhere = {key: shard for shard in others for key in self._contents(shard)}
         shard = self._anywhere[key]
         return shard, self._contents(shard)[key]
 

@@ -309,6 +309,8 @@ def test_a_foreign_place_and_one_of_other_things_are_refused(config: BuildConfig
 def test_objects_that_are_no_build_s_stay(config: BuildConfig, source: Path, server: Server, tmp_path: Path) -> None:
     build(config)
     own = {"runs/model.bin": b"1", "notes.txt": b"2", "shards/readme.txt": b"3", "data.json": b"{}"}
+    beside = ["shards/backup/k400-train/t-root.tar", "shards/backup/k400-train/t-root.json", "cache/readme.txt"]
+    own |= {path: path.encode() for path in (*beside, "report/2026/notes.md", "views/old/mine.json")}
     for path, data in own.items():
         S3Objects(server.url).put(path, data)
     build(dataclasses.replace(config, clips_per_shard=4, replan=True, work=tmp_path / "other"))
@@ -519,7 +521,7 @@ def test_it_asks_for_no_more_than_it_says(built: Server) -> None:
     # Outcomes of clips that have no bytes go with those of others, or once for all.
     assert sum(line.startswith("PUT ledger-") for line in asked) <= clips + 2
     assert sum(line.startswith("PUT shards/") for line in asked) == 2 * shards
-    assert sum(line.startswith("GET uploads") for line in asked) == shards + 1
+    assert sum(line.startswith("GET uploads") for line in asked) == shards + 3
     assert not [line for line in asked if line.startswith(("GET cache/", "GET shards/"))]
     assert len(asked) <= 2 * clips + 4 * shards + 45
 
