@@ -16,17 +16,6 @@ if TYPE_CHECKING:
     from k710.list_stage import Lists
     from k710.policies import PolicyFigures
 
-_REASONS = (
-    "bad_row",
-    "not_selected",
-    "held_out",
-    "in_train",
-    "near_duplicate",
-    "label_conflict",
-    "same_clip",
-    "other_segment",
-)
-
 Policies = Annotated[
     str,
     typer.Option("--policies", help="all, given, or names such as protect-none,unit-segment beside the given policy."),
@@ -101,7 +90,9 @@ def _print_figures(lists: Lists, figures: Sequence[PolicyFigures]) -> None:
 def _table(figures: Sequence[PolicyFigures]) -> tuple[list[str], list[list[str]]]:
     """The heading and one row for each policy; reasons that no policy has are left out."""
     dropped = [_dropped(f) for f in figures]
-    reasons = [reason for reason in _REASONS if any(reason in d for d in dropped)]
+    from k710.lists.dedupe import REASONS
+
+    reasons = [reason for reason in REASONS if any(reason in d for d in dropped)]
     heading = ["policy", "k710-train", "videos", "classes", *reasons, "k710-val", "clips", "hours", "GB (est.)"]
     rows = []
     for f, reasons_of in zip(figures, dropped, strict=True):

@@ -9,13 +9,12 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from broken_builds import ROOT, contents, kill_build
-from object_server import Server, folder_of, running_server
+from object_server import Server, folder_of
 
 import k710.objects.claims as object_claims
 import k710.store
@@ -32,18 +31,6 @@ from k710.shards.index import INDEX_FILE, ShardIndex
 NUM_CLIPS = 8
 
 pytestmark = pytest.mark.xdist_group("build_in_store")
-
-
-@pytest.fixture(scope="module")
-def one_server() -> Iterator[Server]:
-    with running_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(one_server: Server) -> Server:
-    """The server with a bucket of this test's own."""
-    return one_server.anew()
 
 
 @pytest.fixture(scope="module")

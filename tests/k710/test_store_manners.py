@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from object_server import Server, running_server
+from object_server import Server
 
 import k710.store
 from k710.claims import CLAIMS_FOLDER
@@ -26,18 +25,6 @@ from k710.shards.write import Extent
 from k710.verify import VerifyConfig, verify
 
 pytestmark = pytest.mark.xdist_group("build_in_store")
-
-
-@pytest.fixture(scope="module")
-def one_server() -> Iterator[Server]:
-    with running_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(one_server: Server) -> Server:
-    """The server with a bucket of this test's own."""
-    return one_server.anew()
 
 
 def shelf_of(server: Server, work: Path) -> ObjectShelf:

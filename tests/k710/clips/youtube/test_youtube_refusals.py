@@ -100,8 +100,8 @@ def test_what_is_kept_of_a_message_is_one_short_line_without_addresses(message: 
 
 
 def test_what_is_private_is_not_told_on() -> None:
-    message = "Unable to connect to proxy socks5://me:pass@proxy.example:1080 as me with /home/me/cookies.txt"
-    hidden = ("socks5://me:pass@proxy.example:1080", "/home/me/cookies.txt", "pass", "me")
+    message = "Unable to connect to proxy socks5://me:pass@proxy.example:1080 as me with private/cookies.txt"
+    hidden = ("socks5://me:pass@proxy.example:1080", "private/cookies.txt", "pass", "me")
     detail = refusal(message, hidden).outcome.detail
     assert detail == "Unable to connect to proxy *** as *** with ***"
 
